@@ -1,0 +1,39 @@
+# Each target works alone from a fresh clone: Python >= 3.10, make and a C++ compiler are all it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+NATIVE := $(shell find csrc -type f)
+
+.PHONY: demo test lint bench clean
+.DELETE_ON_ERROR:
+
+demo: .venv/installed
+	$(BIN)/pygen demo
+
+test: lint
+	$(BIN)/python -m pytest -q
+
+lint: .venv/installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+
+bench: .venv/installed
+	$(BIN)/python bench/compare.py
+
+clean:
+	rm -rf .venv build runs *.egg-info pygen/_C*.so pygen/native_build.txt .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "pygen needs Python >= 3.10; set PYTHON=")'
+	$(PYTHON) -m venv .venv
+
+# The build's needs come first and the build runs beside them: isolated, it would fetch a second torch.
+.venv/installed: .venv/bin/python pyproject.toml setup.py CMakeLists.txt constraints.txt $(NATIVE)
+	$(PIP) setuptools pybind11 cmake ninja torch
+	$(PIP) --no-build-isolation -e '.[test,lint]'
+	@$(BIN)/python -c 'from pygen.ops import native as n, native_error as e; print("pygen: compiled by", \
+	  n.compiler, "and", n.cuda_compiler or "no nvcc, so without CUDA", n.cuda_architectures) if n else \
+	  print("pygen: no compiled kernels (slower):", e)'
+	@touch $@

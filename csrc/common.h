@@ -1,0 +1,23 @@
+// What every binding needs: tensors of the stable ABI, the current stream, the build's facts.
+#pragma once
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+// Lives in libtorch_cuda.so alone; weak, so that one binary also loads beside a CPU-only torch.
+extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device, void** stream);
+
+namespace pygen {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+inline void* current_stream(const Tensor& x) {
+  STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream != nullptr, "this torch was built without CUDA");
+  void* stream = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));
+  return stream;
+}
+
+}  // namespace pygen

@@ -1,0 +1,7 @@
+"""The compiled module: how it was built. Its operators live in ``torch.ops.pygen``."""
+
+compiler: str
+cpu_instruction_set: str
+cuda_architectures: str
+cuda_compiler: str
+torch_version: str

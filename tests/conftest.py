@@ -1,0 +1,36 @@
+"""Fixtures of all tests: where the real data lies, and the devices there are."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def pytest_configure() -> None:
+    if "PYGEN_DATA" not in os.environ and DATA.is_dir():
+        os.environ["PYGEN_DATA"] = str(DATA)
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Folder of the real MNIST and CIFAR-10."""
+    folder = Path(os.environ.get("PYGEN_DATA", DATA))
+    if not folder.is_dir():
+        pytest.skip(f"real data: PYGEN_DATA is not set and {DATA} does not exist")
+    return folder
+
+
+@pytest.fixture(
+    params=[
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+        ),
+    ]
+)
+def device(request: pytest.FixtureRequest) -> torch.device:
+    return torch.device(request.param)
