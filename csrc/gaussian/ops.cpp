@@ -1,0 +1,91 @@
+// Binds the gaussian family's kernels to the operators that pygen/ops/gaussian.py defines.
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
+
+#include <algorithm>
+
+#include "../common.h"
+#include "../isa.h"
+#include "gaussian.h"
+
+namespace pygen {
+
+const NormalKernels& normal_kernels() { return PYGEN_BEST(kNormal); }
+
+namespace {
+
+Tensor empty_draws(const Tensor& state, const std::vector<int64_t>& size, ScalarType dtype) {
+  const bool fits = state.scalar_type() == ScalarType::Long && state.dim() == 1 && state.size(0) == 2;
+  STD_TORCH_CHECK(
+      fits && state.is_contiguous(),
+      "state must be a contiguous int64 tensor of shape [2], (seed, offset), as pygen.random.new_state makes it");
+  const bool real = dtype == ScalarType::Float || dtype == ScalarType::Double || dtype == ScalarType::Half ||
+                    dtype == ScalarType::BFloat16;
+  STD_TORCH_CHECK(real, "dtype must be one of torch.float32, torch.float64, torch.float16, torch.bfloat16");
+  const bool countable = std::all_of(size.begin(), size.end(), [](int64_t length) { return length >= 0; });
+  STD_TORCH_CHECK(countable, "size must not be negative");
+  return torch::stable::new_empty(state, size, dtype);
+}
+
+// Float draws of a part of the call, rounded: no second tensor of the call's size.
+template <class T>
+void fill_rounded(FillFloat fill, State state, int64_t begin, int64_t end, int64_t n, T* out) {
+  constexpr int64_t kBlocks = 1024;
+  float draws[4 * kBlocks];
+  for (int64_t first = begin; first < end; first += kBlocks) {
+    const int64_t count = std::min(4 * std::min(first + kBlocks, end), n) - 4 * first;
+    const State shifted = {state.seed, state.offset + static_cast<uint64_t>(first)};
+    fill(shifted, 0, (count + 3) / 4, count, draws);
+    for (int64_t i = 0; i < count; ++i) out[4 * first + i] = T(draws[i]);
+  }
+}
+
+Tensor normal_cpu(const Tensor& state, const std::vector<int64_t>& size, ScalarType dtype) {
+  constexpr int64_t kGrain = 4096;  // blocks a thread is woken for: some 20 us of work
+  Tensor out = empty_draws(state, size, dtype);
+  const int64_t n = out.numel(), blocks = (n + 3) / 4;
+  int64_t* words = static_cast<int64_t*>(state.data_ptr());
+  const State start = {static_cast<uint64_t>(words[0]), static_cast<uint64_t>(words[1])};
+  const NormalKernels& kernels = normal_kernels();
+  void* data = out.data_ptr();
+  torch::stable::parallel_for(0, blocks, kGrain, [&](int64_t begin, int64_t end) {
+    switch (dtype) {
+      case ScalarType::Float:
+        kernels.fill_float(start, begin, end, n, static_cast<float*>(data));
+        break;
+      case ScalarType::Double:
+        kernels.fill_double(start, begin, end, n, static_cast<double*>(data));
+        break;
+      case ScalarType::Half:
+        fill_rounded(kernels.fill_float, start, begin, end, n, static_cast<c10::Half*>(data));
+        break;
+      default:
+        fill_rounded(kernels.fill_float, start, begin, end, n, static_cast<c10::BFloat16*>(data));
+    }
+  });
+  words[1] = static_cast<int64_t>(start.offset + static_cast<uint64_t>(blocks));
+  return out;
+}
+
+#ifdef PYGEN_WITH_CUDA
+Tensor normal_cuda(const Tensor& state, const std::vector<int64_t>& size, ScalarType dtype) {
+  const torch::stable::accelerator::DeviceGuard guard(state.get_device_index());
+  Tensor out = empty_draws(state, size, dtype);
+  const Real real = dtype == ScalarType::Float    ? Real::kFloat
+                    : dtype == ScalarType::Double ? Real::kDouble
+                    : dtype == ScalarType::Half   ? Real::kHalf
+                                                  : Real::kBFloat16;
+  const char* error =
+      launch_normal(static_cast<int64_t*>(state.data_ptr()), out.data_ptr(), out.numel(), real, current_stream(state));
+  STD_TORCH_CHECK(error == nullptr, "normal: ", error);
+  return out;
+}
+#endif
+
+}  // namespace
+}  // namespace pygen
+
+STABLE_TORCH_LIBRARY_IMPL(pygen, CPU, m) { m.impl("normal", TORCH_BOX(&pygen::normal_cpu)); }
+#ifdef PYGEN_WITH_CUDA
+STABLE_TORCH_LIBRARY_IMPL(pygen, CUDA, m) { m.impl("normal", TORCH_BOX(&pygen::normal_cuda)); }
+#endif

@@ -1,0 +1,34 @@
+"""Operators: mathematics in plain PyTorch, and faster kernels where the compiled module is there.
+
+``native`` is the compiled module ``pygen._C`` or None; without it every operator still works,
+slower, and ``native_error`` says why it is missing.
+"""
+
+from pathlib import Path
+from types import ModuleType
+
+from pygen.ops.gaussian import normal, sample_gaussians, uniform
+from pygen.ops.mixture import em_statistics, grouped_statistics, responsibilities
+
+native: ModuleType | None
+native_error: str | None
+try:
+    import pygen._C as native
+
+    native_error = None
+except ImportError as error:
+    native = None
+    # Written by setup.py when the build fails.
+    note = Path(__file__).parents[1] / "native_build.txt"
+    native_error = note.read_text().strip() if note.exists() else str(error)
+
+__all__ = [
+    "em_statistics",
+    "grouped_statistics",
+    "native",
+    "native_error",
+    "normal",
+    "responsibilities",
+    "sample_gaussians",
+    "uniform",
+]
