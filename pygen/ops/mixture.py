@@ -1,0 +1,257 @@
+"""Operators of the mixture family: responsibilities, and the sums of one EM pass.
+
+Rows are taken in blocks that fit the cache: nothing of size [N, K, D] exists, and ``em_statistics`` never holds
+[N, K] either. The covariance types are scikit-learn's, with its ``precisions_cholesky``:
+
+=========  ===================  ==========================================
+type       precisions_cholesky  precision of component k
+=========  ===================  ==========================================
+spherical  ``[K]``              ``precisions_cholesky[k]**2 I``
+diag       ``[K, D]``           ``diag(precisions_cholesky[k]**2)``
+tied       ``[D, D]``           ``U U^T``, U upper triangular
+full       ``[K, D, D]``        ``U_k U_k^T``, U_k upper triangular
+=========  ===================  ==========================================
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from pygen.ops.covariance import COVARIANCES, Covariance
+from pygen.ops.operator import operator
+from pygen.ops.posterior import Posterior
+
+
+def _check(
+    x: Tensor,
+    log_weights: Tensor,
+    means: Tensor,
+    precisions_cholesky: Tensor,
+    covariance_type: str,
+) -> None:
+    if covariance_type not in COVARIANCES:
+        raise ValueError(
+            f"covariance_type must be one of {sorted(COVARIANCES)}, got {covariance_type!r}."
+        )
+    if x.dim() != 2 or x.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"x must be float32 or float64 [N, D], got {x.dtype} {list(x.shape)}.")
+    if means.dim() != 2 or means.shape[1] != x.shape[1]:
+        raise ValueError(f"means must be [K, {x.shape[1]}] as x is, got {list(means.shape)}.")
+    k, d = means.shape
+    shape = {"spherical": [k], "diag": [k, d], "tied": [d, d], "full": [k, d, d]}[covariance_type]
+    for name, tensor, wanted in (
+        ("log_weights", log_weights, [k]),
+        ("precisions_cholesky", precisions_cholesky, shape),
+    ):
+        if list(tensor.shape) != wanted:
+            raise ValueError(
+                f"{name} must be {wanted} for covariance_type={covariance_type!r}"
+                f" and means {[k, d]}, got {list(tensor.shape)}."
+            )
+
+
+def _blocks(x: Tensor, gaussians: Covariance) -> Iterator[slice]:
+    rows = min(max(gaussians.block_elements // max(x.shape[1], 1), 64), 2**12)
+    return (slice(start, start + rows) for start in range(0, len(x), rows))
+
+
+class _EStep:
+    """Bayes' rule over components for a block of rows.
+
+    Expanded squares in float32 are off by 1e-4 nats (at worst 1e-2, measured on MNIST). For most rows that does not
+    matter, since one component has them for certain; the few others, 3 or 4 in 100 there, are done again in float64.
+    """
+
+    def __init__(
+        self,
+        dtype: torch.dtype,
+        log_weights: Tensor,
+        means: Tensor,
+        precisions_cholesky: Tensor,
+        covariance_type: str,
+    ) -> None:
+        kind = COVARIANCES[covariance_type]
+        means, factors, log_weights = (
+            t.double() for t in (means, precisions_cholesky, log_weights)
+        )
+        self.gaussians = kind(means, dtype, factors, log_weights)
+        self._precise = None
+        if kind.expands_squares and dtype == torch.float32:
+            self._precise = kind(means, torch.float64, factors, log_weights)
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log responsibilities ``[K, n]``, responsibilities ``[K, n]``, and log p(x) ``[n]`` in float64."""
+        log_joint, common = self.gaussians.log_joint(x)
+        resp = torch.softmax(log_joint, 0).to(x.dtype)
+        # The largest responsibility is exp(largest log joint - log p(x)).
+        top = resp.amax(0)
+        log_prob_norm = log_joint.amax(0).double() - top.double().log()
+        log_resp = log_joint.sub_(log_prob_norm.to(log_joint.dtype))
+        if self._precise is not None:
+            rows = (top < 1 - 2**-23).nonzero().squeeze(1)
+            again, _ = self._precise.log_joint(x[rows].double())
+            log_prob_norm[rows] = again.logsumexp(0)
+            log_resp[:, rows] = again.log_softmax(0).to(x.dtype)
+            resp[:, rows] = again.softmax(0).to(x.dtype)
+        return log_resp, resp, log_prob_norm + common
+
+
+def _responsibilities_fake(
+    x: Tensor,
+    log_weights: Tensor,
+    means: Tensor,
+    precisions_cholesky: Tensor,
+    covariance_type: str,
+) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape[0], means.shape[0]), x.new_empty(x.shape[0])
+
+
+@operator(fake=_responsibilities_fake)
+def responsibilities(
+    x: Tensor,
+    log_weights: Tensor,
+    means: Tensor,
+    precisions_cholesky: Tensor,
+    covariance_type: str,
+) -> tuple[Tensor, Tensor]:
+    """E-step of a Gaussian mixture (Bishop, *Pattern Recognition and Machine Learning*, eq. 9.23).
+
+    Parameters
+    ----------
+    x : Tensor
+        ``[N, D]``, float32 or float64.
+    log_weights : Tensor
+        ``[K]``, log of the mixture weights; -inf for an empty component.
+    means : Tensor
+        ``[K, D]``.
+    precisions_cholesky : Tensor
+        Shape by covariance type, see the module. Parameters are best given in float64, whatever the data.
+    covariance_type : {"spherical", "diag", "tied", "full"}
+
+    Returns
+    -------
+    log_resp : Tensor
+        ``[N, K]``: log p(component | x), in nats, dtype of x.
+    log_prob_norm : Tensor
+        ``[N]``: log p(x), in nats, dtype of x.
+
+    Raises
+    ------
+    ValueError
+        If shapes or the covariance type do not fit.
+    """
+    _check(x, log_weights, means, precisions_cholesky, covariance_type)
+    e_step = _EStep(x.dtype, log_weights, means, precisions_cholesky, covariance_type)
+    log_resp, log_prob_norm = x.new_empty(len(x), len(means)), x.new_empty(len(x))
+    for rows in _blocks(x, e_step.gaussians):
+        part, _, log_prob_norm[rows] = e_step(x[rows])
+        log_resp[rows] = part.T
+    return log_resp, log_prob_norm
+
+
+def _em_statistics_fake(
+    x: Tensor,
+    log_weights: Tensor,
+    means: Tensor,
+    precisions_cholesky: Tensor,
+    covariance_type: str,
+    sample_weight: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    double = torch.float64
+    return (
+        means.new_empty(means.shape[0], dtype=double),
+        means.new_empty(means.shape, dtype=double),
+        means.new_empty(precisions_cholesky.shape, dtype=double),
+        means.new_empty((), dtype=double),
+    )
+
+
+@operator(fake=_em_statistics_fake)
+def em_statistics(
+    x: Tensor,
+    log_weights: Tensor,
+    means: Tensor,
+    precisions_cholesky: Tensor,
+    covariance_type: str,
+    sample_weight: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """One pass of EM over the rows: everything that the M-step needs, and nothing of size ``[N, K]``.
+
+    With r_nk = weight_n p(k | x_n), all sums are about the given means, so that results for parts of the data add up
+    to the result for all of it (Bishop, *Pattern Recognition and Machine Learning*, eqs. 9.24-9.28).
+
+    Parameters
+    ----------
+    x, log_weights, means, precisions_cholesky, covariance_type
+        See :func:`responsibilities`.
+    sample_weight : Tensor, optional
+        ``[N]``, non-negative: a row of weight 2 counts as two rows.
+
+    Returns
+    -------
+    counts : Tensor
+        ``[K]``: sum_n r_nk. All four are float64.
+    sums : Tensor
+        ``[K, D]``: sum_n r_nk (x_n - mean_k).
+    scatter : Tensor
+        Shape of ``precisions_cholesky``: sum_n r_nk (x_n - mean_k)(x_n - mean_k)^T for full; its sum over k for tied;
+        its diagonal for diag; its trace for spherical.
+    log_likelihood : Tensor
+        ``[]``: sum_n weight_n log p(x_n), in nats.
+
+    Raises
+    ------
+    ValueError
+        If shapes or the covariance type do not fit.
+    """
+    _check(x, log_weights, means, precisions_cholesky, covariance_type)
+    e_step = _EStep(x.dtype, log_weights, means, precisions_cholesky, covariance_type)
+    log_likelihood = means.new_zeros((), dtype=torch.float64)
+    for rows in _blocks(x, e_step.gaussians):
+        _, resp, log_prob_norm = e_step(x[rows])
+        if sample_weight is not None:
+            weights = sample_weight[rows]
+            resp *= weights.to(x.dtype)
+            log_prob_norm *= weights
+        log_likelihood += log_prob_norm.sum()
+        e_step.gaussians.add(x[rows], Posterior(resp))
+    return *e_step.gaussians.statistics(), log_likelihood
+
+
+def grouped_statistics(
+    x: Tensor,
+    groups: Tensor,
+    means: Tensor,
+    covariance_type: str,
+    sample_weight: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The sums of :func:`em_statistics` where it is known who is responsible: labels, or given responsibilities.
+
+    Parameters
+    ----------
+    x : Tensor
+        ``[N, D]``, float32 or float64.
+    groups : Tensor
+        int64 ``[N]``, the component of each row; or floating ``[N, K]``, responsibilities, which need not sum to 1.
+    means : Tensor
+        ``[K, D]``, what the sums are about.
+    covariance_type : {"spherical", "diag", "tied", "full"}
+    sample_weight : Tensor, optional
+        ``[N]``, non-negative.
+
+    Returns
+    -------
+    counts, sums, scatter : Tensor
+        float64, as :func:`em_statistics` returns them.
+    """
+    gaussians = COVARIANCES[covariance_type](means.double(), x.dtype)
+    for rows in _blocks(x, gaussians):
+        weights = None if sample_weight is None else sample_weight[rows]
+        if groups.dim() == 1:
+            part = Posterior.of_labels(groups[rows], weights, len(means))
+        else:
+            resp = groups[rows].T
+            part = Posterior(resp if weights is None else resp * weights)
+        gaussians.add(x[rows], part)
+    return gaussians.statistics()

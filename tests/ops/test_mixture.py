@@ -1,0 +1,297 @@
+"""The mixture operators against a float64 reference written from the definition, row by row."""
+
+import math
+
+import pytest
+import torch
+from torch.library import opcheck
+
+from pygen.ops import em_statistics, grouped_statistics, native, responsibilities
+from pygen.ops.moments import moments
+
+TYPES = ["spherical", "diag", "tied", "full"]
+
+
+def mixture(covariance_type, k=4, d=5, seed=0):
+    """Random weights, means and precisions_cholesky."""
+    g = torch.Generator().manual_seed(seed)
+    rand = lambda *size: torch.randn(*size, generator=g, dtype=torch.float64)  # noqa: E731
+    log_weights = rand(k).log_softmax(0)
+    means = 2 * rand(k, d)
+    if covariance_type == "spherical":
+        return log_weights, means, rand(k).exp()
+    if covariance_type == "diag":
+        return log_weights, means, (0.5 * rand(k, d)).exp()
+    shape = (d, d) if covariance_type == "tied" else (k, d, d)
+    factors = rand(*shape).triu(1) / (3 * d) ** 0.5 + torch.diag_embed(
+        (0.3 * rand(*shape[:-1])).exp()
+    )
+    return log_weights, means, factors
+
+
+def precision(factors, covariance_type, k, d):
+    if covariance_type == "spherical":
+        return factors[k] ** 2 * torch.eye(d, dtype=torch.float64)
+    if covariance_type == "diag":
+        return torch.diag(factors[k] ** 2)
+    factor = factors if covariance_type == "tied" else factors[k]
+    return factor @ factor.T
+
+
+def reference(x, log_weights, means, factors, covariance_type, weights=None):
+    """Everything from log w_k + log N(x; mean_k, precision_k^-1), with [N, K, D, D] in memory."""
+    x = x.double()
+    n, d = x.shape
+    k = len(means)
+    joint = torch.empty(n, k, dtype=torch.float64)
+    for c in range(k):
+        p = precision(factors, covariance_type, c, d)
+        diff = x - means[c]
+        joint[:, c] = (
+            log_weights[c]
+            - 0.5 * d * math.log(2 * math.pi)
+            + 0.5 * torch.logdet(p)
+            - 0.5 * torch.einsum("nd,de,ne->n", diff, p, diff)
+        )
+    norm = joint.logsumexp(1)
+    log_resp = joint - norm[:, None]
+    resp = log_resp.exp() * (1 if weights is None else weights[:, None])
+    diff = x[:, None] - means
+    outer = torch.einsum("nk,nkd,nke->kde", resp, diff, diff)
+    scatter = {
+        "full": outer,
+        "tied": outer.sum(0),
+        "diag": outer.diagonal(dim1=1, dim2=2),
+        "spherical": outer.diagonal(dim1=1, dim2=2).sum(1),
+    }[covariance_type]
+    total = (norm * (1 if weights is None else weights)).sum()
+    return log_resp, norm, resp.sum(0), torch.einsum("nk,nkd->kd", resp, diff), scatter, total
+
+
+# Float32 rows: a few hundred roundings of 6e-8 on numbers of the size of the largest.
+TOLERANCE = {
+    torch.float64: {"rtol": 1e-11, "atol": 1e-10},
+    torch.float32: {"rtol": 3e-5, "atol": 1e-4},
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(
+    ("n", "k", "d"), [(300, 4, 5), (1, 1, 1), (7, 20, 3), (5000, 3, 130), (65, 2, 1)]
+)
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_operators_equal_the_definition(covariance_type, n, k, d, dtype):
+    parameters = mixture(covariance_type, k, d, seed=n)
+    g = torch.Generator().manual_seed(1)
+    x = (2 * torch.randn(n, d, generator=g)).to(dtype)
+    weights = torch.rand(n, generator=g, dtype=torch.float64)
+    log_resp, norm, *sums, total = reference(x, *parameters, covariance_type, weights)
+
+    got_resp, got_norm = responsibilities(x, *parameters, covariance_type)
+    assert got_resp.dtype == got_norm.dtype == dtype
+    torch.testing.assert_close(got_resp.double(), log_resp, **TOLERANCE[dtype])
+    torch.testing.assert_close(got_norm.double(), norm, **TOLERANCE[dtype])
+
+    *got, got_total = em_statistics(x, *parameters, covariance_type, weights)
+    for mine, wanted in zip(got, sums, strict=True):
+        assert mine.dtype == torch.float64
+        # A sum of n terms of size 1 to 10, each with float32's error.
+        close = (
+            {"rtol": 1e-9, "atol": 1e-9}
+            if dtype == torch.float64
+            else {"rtol": 1e-4, "atol": 1e-3 + 1e-6 * n}
+        )
+        torch.testing.assert_close(mine, wanted, **close)
+    torch.testing.assert_close(
+        got_total, total, rtol=1e-11 if dtype == torch.float64 else 1e-6, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_statistics_of_parts_add_up(covariance_type):
+    parameters = mixture(covariance_type)
+    x = torch.randn(1000, 5, dtype=torch.float64)
+    whole = em_statistics(x, *parameters, covariance_type)
+    parts = [em_statistics(part, *parameters, covariance_type) for part in x.split(137)]
+    for mine, *others in zip(whole, *parts, strict=True):
+        torch.testing.assert_close(mine, sum(others), rtol=1e-12, atol=1e-10)
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_repeated_runs_give_the_same_bits(covariance_type):
+    parameters = mixture(covariance_type, 30, 40)
+    x = torch.randn(3000, 40)
+    first = em_statistics(x, *parameters, covariance_type)
+    assert all(map(torch.equal, first, em_statistics(x, *parameters, covariance_type)))
+
+
+def test_close_components_are_told_apart_far_from_zero_in_float32():
+    # Two components 1e-3 apart, at a distance of 1e3: expanded squares in float32 would be off by whole nats.
+    means = torch.tensor([[1000.0, -1000.0], [1000.001, -1000.0]], dtype=torch.float64)
+    deviation = torch.full((2, 2), 2e-3, dtype=torch.float64)
+    x = (means[0] + 0.5 * (means[1] - means[0])).float().repeat(4, 1)
+    log_resp, _ = responsibilities(x, torch.tensor([0.5, 0.5]).log(), means, 1 / deviation, "diag")
+    expected = reference(x, torch.tensor([0.5, 0.5]).double().log(), means, 1 / deviation, "diag")[
+        0
+    ]
+    torch.testing.assert_close(log_resp.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_a_row_a_million_deviations_away_has_a_finite_density(covariance_type):
+    log_weights, means, factors = mixture(covariance_type)
+    x = torch.full((2, 5), 1e6)
+    log_resp, norm = responsibilities(x, log_weights, means, factors, covariance_type)
+    assert norm.isfinite().all()
+    torch.testing.assert_close(log_resp.exp().sum(1), torch.ones(2), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_a_component_without_weight_gets_nothing(covariance_type):
+    log_weights, means, factors = mixture(covariance_type)
+    log_weights[1] = -torch.inf
+    x = torch.randn(50, 5)
+    counts, sums, _, total = em_statistics(x, log_weights, means, factors, covariance_type)
+    assert counts[1] == 0
+    assert not sums[1].any()
+    assert total.isfinite()
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_grouped_statistics_equal_their_definition(covariance_type, dtype):
+    g = torch.Generator().manual_seed(3)
+    x = torch.randn(500, 6, generator=g).to(dtype)
+    means = torch.randn(3, 6, generator=g, dtype=torch.float64)
+    labels = torch.randint(0, 3, (500,), generator=g)
+    weights = torch.rand(500, generator=g, dtype=torch.float64)
+    resp = torch.nn.functional.one_hot(labels, 3).double() * weights[:, None]
+    diff = x.double()[:, None] - means
+    outer = torch.einsum("nk,nkd,nke->kde", resp, diff, diff)
+    scatter = {
+        "full": outer,
+        "tied": outer.sum(0),
+        "diag": outer.diagonal(dim1=1, dim2=2),
+        "spherical": outer.diagonal(dim1=1, dim2=2).sum(1),
+    }[covariance_type]
+    close = (
+        {"rtol": 1e-10, "atol": 1e-9} if dtype == torch.float64 else {"rtol": 1e-5, "atol": 1e-3}
+    )
+    for groups in (labels, resp / weights[:, None]):
+        got = grouped_statistics(
+            x, groups.to(dtype) if groups.dim() > 1 else groups, means, covariance_type, weights
+        )
+        for mine, wanted in zip(
+            got, (resp.sum(0), torch.einsum("nk,nkd->kd", resp, diff), scatter), strict=True
+        ):
+            torch.testing.assert_close(mine, wanted, **close)
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_opcheck(covariance_type):
+    x = torch.randn(20, 5)
+    parameters = mixture(covariance_type)
+    opcheck(torch.ops.pygen.responsibilities, (x, *parameters, covariance_type))
+    opcheck(torch.ops.pygen.em_statistics, (x, *parameters, covariance_type, torch.rand(20)))
+
+
+def test_compiles_into_one_graph():
+    parameters = mixture("diag")
+    x = torch.randn(20, 5)
+    compiled = torch.compile(
+        lambda x: responsibilities(x, *parameters, "diag")[1] + 1, fullgraph=True, backend="eager"
+    )
+    assert torch.equal(compiled(x), responsibilities(x, *parameters, "diag")[1] + 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"covariance_type": "round"}, "covariance_type must be one of"),
+        ({"x": torch.zeros(3)}, "x must be float32 or float64"),
+        ({"x": torch.zeros(3, 5).half()}, "x must be float32 or float64"),
+        ({"x": torch.zeros(3, 4)}, "means must be"),
+        ({"log_weights": torch.zeros(3)}, "log_weights must be"),
+        ({"precisions_cholesky": torch.ones(4)}, "precisions_cholesky must be"),
+    ],
+)
+def test_wrong_arguments_are_named(change, message):
+    log_weights, means, factors = mixture("diag")
+    arguments = {
+        "x": torch.zeros(3, 5),
+        "log_weights": log_weights,
+        "means": means,
+        "precisions_cholesky": factors,
+        "covariance_type": "diag",
+    }
+    with pytest.raises(ValueError, match=message):
+        em_statistics(**{**arguments, **change})
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("shape", [(300, 5, 7), (50, 3, 1), (2000, 4, 300), (10, 6, 64)])
+def test_moments_equal_their_definition_in_every_kernel(shape, dtype):
+    n, k, d = shape
+    g = torch.Generator().manual_seed(n)
+    x = (100 + torch.randn(n, d, generator=g, dtype=torch.float64)).to(dtype)
+    sizes = torch.randint(0, n, (k,), generator=g)
+    sizes[1] = 0
+    rows = torch.randint(0, n, (int(sizes.sum()),), generator=g)
+    weights = torch.rand(len(rows), generator=g, dtype=torch.float64)
+    means = 100 + torch.randn(k, d, generator=g, dtype=torch.float64)
+    for kernel in (moments, moments.__wrapped__):
+        first, second = kernel(x, rows, weights, sizes, means)
+        for group, part in enumerate(torch.arange(len(rows)).split(sizes.tolist())):
+            difference = x[rows[part]].double() - means[group]
+            torch.testing.assert_close(
+                first[group], weights[part] @ difference, rtol=1e-12, atol=1e-11
+            )
+            torch.testing.assert_close(
+                second[group], weights[part] @ difference**2, rtol=1e-12, atol=1e-11
+            )
+    opcheck(torch.ops.pygen.moments, (x, rows, weights, sizes, means))
+
+
+def test_moments_do_not_depend_on_threads_or_memory_layout():
+    x = torch.randn(500, 300)
+    arguments = (
+        torch.arange(500),
+        torch.rand(500).double(),
+        torch.tensor([200, 300]),
+        torch.zeros(2, 300).double(),
+    )
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            results.append(moments(x, *arguments))
+    finally:
+        torch.set_num_threads(threads)
+    results.append(moments(x.T.contiguous().T, *arguments))
+    for other in results[1:]:
+        assert all(map(torch.equal, results[0], other))
+
+
+@pytest.mark.skipif(native is None, reason="pygen._C was not built")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": torch.zeros(4, 3).half()}, "x must be"),
+        ({"means": torch.zeros(2, 2).double()}, "means must be"),
+        ({"rows": torch.tensor([0, 1, 4])}, "must lie in"),
+        ({"rows": torch.tensor([0, 1])}, "as many as rows"),
+        ({"sizes": torch.tensor([1, 1])}, "must add up"),
+        ({"sizes": torch.tensor([-1, 4])}, "must not be negative"),
+    ],
+)
+def test_moments_refuse_what_would_read_outside(change, message):
+    arguments = {
+        "x": torch.zeros(4, 3),
+        "rows": torch.tensor([0, 1, 2]),
+        "weights": torch.ones(3).double(),
+        "sizes": torch.tensor([1, 2]),
+        "means": torch.zeros(2, 3).double(),
+    }
+    with pytest.raises(RuntimeError, match=message):
+        moments(**{**arguments, **change})
