@@ -1,0 +1,115 @@
+"""What all density estimators share: scoring, sampling from what is asked for, saving."""
+
+import numbers
+import os
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from pygen import io
+from pygen.ops import uniform
+from pygen.random import RandomState, as_seed
+
+# Offset of the draws that choose classes or components: a stream apart from whatever is drawn of each.
+_CHOICES = 2**62
+# Rows for which [rows, K] intermediates are made at a time when all rows are scored.
+CHUNK = 2**14
+
+
+class DensityEstimator(BaseEstimator):
+    """Base of the density models: ``score_samples`` gives log p(x) in nats."""
+
+    n_features_in_: int
+    feature_shape_: tuple[int, ...]
+
+    def score_samples(self, X: Any) -> Any:
+        raise NotImplementedError
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Mean log-density of the rows.
+
+        Parameters
+        ----------
+        X : array-like or Tensor
+            ``[N, ...]``.
+        y : ignored
+
+        Returns
+        -------
+        float
+            In nats.
+        """
+        return float(self.score_samples(X).mean())
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Save to a folder, ``config.json`` and ``model.safetensors``; :func:`pygen.load` brings it back.
+
+        Parameters
+        ----------
+        path : str or path
+            The folder; made where it is missing.
+
+        Raises
+        ------
+        OSError
+            If the files cannot be written. An earlier save in the folder then is as it was.
+        """
+        io.save(self, path)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.estimator_type = "density_estimator"
+        return tags
+
+    def _seed(self, random_state: RandomState) -> int:
+        if random_state is None:
+            random_state = getattr(self, "random_state", None)
+        return as_seed(random_state)
+
+
+def check_n_samples(estimator: BaseEstimator, n_samples: Any) -> int:
+    """``n_samples`` of an estimator that is fitted, or an error."""
+    check_is_fitted(estimator)
+    if not isinstance(n_samples, numbers.Integral) or n_samples < 1:
+        raise ValueError(
+            f"Invalid value for 'n_samples': {n_samples}. The sampling requires at least one sample."
+        )
+    return int(n_samples)
+
+
+def choose(weights: Tensor, n_samples: int, seed: int) -> Tensor:
+    """int64 ``[n]`` drawn with probability proportional to ``weights [K]``; the first m do not depend on n."""
+    state = torch.tensor([seed, _CHOICES], device=weights.device)
+    total = weights.double().cumsum(0)
+    drawn = uniform(state, [n_samples], torch.float64) * total[-1]
+    # A draw falls right of every component without weight, also of those at the end.
+    last = int(weights.nonzero()[-1])
+    return torch.searchsorted(total, drawn, right=True).clamp_max_(last)
+
+
+def asked_for(y: Any, labels: np.ndarray, n_samples: int, device: torch.device) -> Tensor:
+    """Positions in ``labels`` of what the caller wants drawn: one label for all samples or one for each.
+
+    Raises
+    ------
+    ValueError
+        If a label is unknown or their number is not ``n_samples``.
+    """
+    wanted = np.asarray(
+        y.cpu() if isinstance(y, Tensor) else list(y) if isinstance(y, range) else y
+    )
+    if wanted.ndim > 1 or (wanted.ndim == 1 and len(wanted) != n_samples):
+        raise ValueError(
+            f"y must be one label or {n_samples} of them, one for each sample; got shape {wanted.shape}."
+        )
+    known = np.isin(wanted, labels)
+    if not known.all():
+        missing = np.atleast_1d(wanted)[~np.atleast_1d(known)][0]
+        raise ValueError(f"y has the label {missing}, but known are {labels.tolist()}.")
+    order = np.argsort(labels)
+    positions = order[np.searchsorted(labels, np.broadcast_to(wanted, n_samples), sorter=order)]
+    return torch.from_numpy(positions.astype(np.int64)).to(device)

@@ -1,0 +1,165 @@
+"""One density model per class, and Bayes' rule."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import ClassifierMixin, MetaEstimatorMixin, clone
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from pygen.density.base import DensityEstimator, asked_for, check_n_samples, choose
+from pygen.density.bayes import encode_labels, labelled
+from pygen.density.rows import Rows, like, resolve_device, to_tensor
+from pygen.random import RandomState
+
+
+class ClassConditional(ClassifierMixin, MetaEstimatorMixin, DensityEstimator):
+    """One clone of a density model for each class, with the class prior.
+
+    Parameters
+    ----------
+    estimator : density model
+        With ``fit``, ``score_samples`` and ``sample``, such as ``GaussianMixture(10, covariance_type="diag")``.
+
+    Attributes
+    ----------
+    classes_ : ``[C]``
+    class_count_, class_prior_ : ``[C]``
+        Weight and share of each class.
+    estimators_ : list of C estimators
+    n_features_in_ : int
+    feature_shape_ : tuple of int
+    """
+
+    def __init__(self, estimator: Any) -> None:
+        self.estimator = estimator
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "ClassConditional":
+        """Fit a clone of the estimator to the rows of each class.
+
+        Parameters
+        ----------
+        X : array-like or Tensor
+            ``[N, ...]``.
+        y : array-like or Tensor
+            ``[N]``, class labels.
+        sample_weight : array-like or Tensor, optional
+            ``[N]``, non-negative.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If the data does not fit, or the estimator refuses a class: the error names it.
+        """
+        if y is None:
+            raise ValueError(
+                f"{type(self).__name__} requires y to be passed, but the target y is None: without"
+                " labels, fit the estimator itself."
+            )
+        rows = Rows(self, X, sample_weight, reset=True, device="cpu", categorical=True)
+        if rows.length is None:
+            raise ValueError("ClassConditional needs all rows at once, not a stream.")
+        self.classes_, index = encode_labels(y, rows.length)
+        x = X if isinstance(X, Tensor) else np.asarray(X)
+        weights = None if rows.weights is None else rows.weights.numpy()
+        counts = np.bincount(index, weights, len(self.classes_)).astype(np.float64)
+        self.class_count_ = like(torch.from_numpy(counts), X)
+        self.class_prior_ = self.class_count_ / self.class_count_.sum()
+        self.estimators_ = []
+        for position, label in enumerate(self.classes_):
+            of = np.flatnonzero(index == position)
+            more = {} if weights is None else {"sample_weight": weights[of]}
+            part = x[torch.from_numpy(of).to(x.device)] if isinstance(x, Tensor) else x[of]
+            try:
+                self.estimators_.append(clone(self.estimator).fit(part, **more))
+            except ValueError as error:
+                raise ValueError(f"The class {label!r} ({len(of)} rows): {error}") from error
+        return self
+
+    def predict_joint_log_proba(self, X: Any) -> Any:
+        """``[N, C]``: log p(x, class), in nats, for each row of ``X [N, ...]``."""
+        return like(self._joint(X), X)
+
+    def predict_log_proba(self, X: Any) -> Any:
+        """``[N, C]``: log p(class | x) for each row of ``X [N, ...]``."""
+        return like(self._joint(X).log_softmax(1), X)
+
+    def predict_proba(self, X: Any) -> Any:
+        """``[N, C]``: p(class | x) for each row of ``X [N, ...]``."""
+        return like(self._joint(X).softmax(1), X)
+
+    def predict(self, X: Any) -> Any:
+        """``[N]``: the most probable class of each row of ``X [N, ...]``, by Bayes' rule."""
+        return labelled(like(self._joint(X).argmax(1), X), self.classes_)
+
+    def score_samples(self, X: Any) -> Any:
+        """``[N]``: log p(x), in nats, summed over the classes, for each row of ``X [N, ...]``."""
+        return like(self._joint(X).logsumexp(1), X)
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Mean log-density of the rows in nats; with ``y`` the accuracy of ``predict``, as scikit-learn has it."""
+        if y is None:
+            return super(ClassifierMixin, self).score(X)
+        predicted, y = (
+            np.asarray(v.cpu() if isinstance(v, Tensor) else v) for v in (self.predict(X), y)
+        )
+        return float(np.average(predicted == y, weights=sample_weight))
+
+    def sample(
+        self, n_samples: int = 1, *, y: Any = None, random_state: RandomState = None
+    ) -> tuple[Any, Any]:
+        """Draw rows.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+        y : label or array-like of labels, optional
+            The class to draw from, one for all or one for each sample. Default: drawn by the class prior.
+        random_state : optional
+            Default: the ``random_state`` of the estimator, if it has one.
+
+        Returns
+        -------
+        X : array or Tensor
+            ``[n_samples, *feature_shape_]``.
+        labels : array or Tensor
+            ``[n_samples]``, the class of each.
+        """
+        n_samples = check_n_samples(self, n_samples)
+        if random_state is None:
+            random_state = getattr(self.estimator, "random_state", None)
+        seed = self._seed(random_state)
+        device = resolve_device(None, self.class_prior_)
+        if y is None:
+            index = choose(to_tensor(self.class_prior_, device), n_samples, seed)
+        else:
+            index = asked_for(y, self.classes_, n_samples, device)
+        x: Tensor | None = None
+        for position in index.unique().tolist():
+            of = (index == position).nonzero().squeeze(1)
+            # Each class has a stream of its own, so that its j-th sample does not depend on the other classes.
+            stream = np.random.SeedSequence(seed, spawn_key=(position,))
+            own = int(stream.generate_state(1, np.uint64)[0] >> np.uint64(1))
+            drawn, _ = self.estimators_[position].sample(len(of), random_state=own)
+            drawn = to_tensor(drawn, device)
+            if x is None:
+                x = drawn.new_empty(n_samples, *drawn.shape[1:])
+            x[of] = drawn
+        assert x is not None
+        return like(x, self.class_prior_), labelled(like(index, self.class_prior_), self.classes_)
+
+    def _joint(self, X: Any) -> Tensor:
+        check_is_fitted(self)
+        rows = Rows(self, X, reset=False, device="cpu", categorical=True)
+        x = X if isinstance(X, Tensor) else rows.source
+        log_prior = to_tensor(self.class_prior_, torch.device("cpu")).log()
+        scores = [
+            to_tensor(estimator.score_samples(x), torch.device("cpu"), torch.float64)
+            for estimator in self.estimators_
+        ]
+        return torch.stack(scores, 1) + log_prior
