@@ -1,0 +1,110 @@
+"""One self-contained HTML page: a table, a section with a picture per model, what was run."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from pygen.report.pictures import Picture, png_bytes
+
+
+@dataclass(frozen=True)
+class Table:
+    """Figures of several models.
+
+    Attributes
+    ----------
+    columns : sequence of str
+        The headings; the first is that of the rows' names.
+    rows : sequence of sequence of str
+        Each as long as `columns`, its name first.
+    notes : sequence of str
+        Paragraphs that say how the figures came about and how to read them.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """A picture and what the reader sees in it.
+
+    Attributes
+    ----------
+    title : str
+    text : str
+        One paragraph.
+    picture : PIL.Image.Image
+    alt : str
+        The picture in words, for those who do not see it.
+    settings : str
+        The model as one would write it in Python; empty where there is none.
+    row_labels : sequence of str
+        A label for each row of a picture made by `grid`; may be empty.
+    """
+
+    title: str
+    text: str
+    picture: Picture
+    alt: str
+    settings: str = ""
+    row_labels: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Page:
+    """What `render` turns into HTML.
+
+    Attributes
+    ----------
+    title, lead : str
+        The heading and the sentence below it.
+    generator : str
+        The program and version that made the page.
+    table : Table
+    sections : sequence of Section
+    facts : mapping of str to str
+        What was run, by name: the command, versions, data, seeds, seconds.
+    """
+
+    title: str
+    lead: str
+    generator: str
+    table: Table
+    sections: Sequence[Section]
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+def render(page: Page) -> str:
+    """Return a page as HTML that refers to nothing outside itself.
+
+    Pictures are part of it as data URIs, it has no script, and it follows the reader's choice of
+    light or dark. All text is escaped.
+
+    Parameters
+    ----------
+    page : Page
+
+    Returns
+    -------
+    str
+        An HTML5 document.
+    """
+    environment = Environment(
+        loader=PackageLoader("pygen.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["data_uri"] = _data_uri
+    return environment.get_template("page.html").render(page=page)
+
+
+def _data_uri(picture: Picture) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png_bytes(picture)).decode()}"

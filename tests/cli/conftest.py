@@ -1,0 +1,33 @@
+"""What the tests of the command line share: one run of the demo, and the command line itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pygen.cli import main
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of one run of the demo on digits."""
+    out = tmp_path_factory.mktemp("demo") / "new" / "demo"
+    assert main(["demo", "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture
+def error(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a command that must fail: status 2, one line on stderr, which is returned."""
+
+    def run(*argv: object) -> str:
+        capsys.readouterr()
+        assert main([str(argument) for argument in argv]) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1
+        assert lines[0].startswith("pygen: error: ")
+        return lines[0]
+
+    return run
