@@ -1,14 +1,14 @@
-// The CPU kernels of the mixture family as their binding sees them.
+// The CPU kernels of the mixture family as their binding sees them. T is float or double, the data's own.
 #pragma once
 #include <cstdint>
 
 namespace pygen {
 
-// Rows [N, dims] of x grouped by component: `rows` and `weights` list those of component 0 first, `sizes` says how many
-// each of the components has. Adds nothing: columns [begin, end) of first and second [components, dims] are set to the
-// sums of w (x - mean) and w (x - mean)^2.
+// Rows of x [N, dims] grouped by component: `rows` and `weights` list those of component 0 first, `sizes` says how many
+// each component has. Sets columns [begin, end) of first and second [components, dims] to the sums of w (x - mean) and
+// w (x - mean)^2.
 template <class T>
-struct MomentsArguments {
+struct Moments {
   const T* x;
   const int64_t* rows;
   const double* weights;
@@ -18,22 +18,46 @@ struct MomentsArguments {
   double* second;
   int64_t components;
   int64_t dims;
+  void (*run)(const Moments& arguments, int64_t begin, int64_t end);
 };
 
-struct MomentsKernels {
-  void (*of_float)(const MomentsArguments<float>& arguments, int64_t begin, int64_t end);
-  void (*of_double)(const MomentsArguments<double>& arguments, int64_t begin, int64_t end);
+// Log joint densities of rows [begin, end) of x [n, dims]: largest [n], and relative [components, n] less it. The
+// parameters [components, dims] come in float64 and rounded to T; `scratch` takes kTileRows doubles per component.
+template <class T>
+struct LogJoint {
+  const T* x;
+  const T* means;
+  const T* precisions;
+  const double* exact_means;
+  const double* exact_precisions;
+  const double* constant;
+  T* relative;
+  double* largest;
+  int64_t n;
+  int64_t components;
+  int64_t dims;
+  void (*run)(const LogJoint& arguments, int64_t begin, int64_t end, double* scratch);
+};
+
+// Rows that share each load of the parameters: their sums fill half of AVX-512's registers.
+constexpr int kTileRows = 8;
+
+struct MixtureKernels {
+  decltype(Moments<float>::run) moments_float;
+  decltype(Moments<double>::run) moments_double;
+  decltype(LogJoint<float>::run) log_joint_float;
+  decltype(LogJoint<double>::run) log_joint_double;
 };
 
 // cpu.cpp, compiled once per instruction set.
 namespace baseline {
-extern const MomentsKernels kMoments;
+extern const MixtureKernels kMixture;
 }
 namespace avx2 {
-extern const MomentsKernels kMoments;
+extern const MixtureKernels kMixture;
 }
 namespace avx512 {
-extern const MomentsKernels kMoments;
+extern const MixtureKernels kMixture;
 }
 
 }  // namespace pygen

@@ -41,7 +41,7 @@ def m_step(
     covariance_type: str,
     reg_covar: float,
 ) -> Parameters:
-    """Parameters that maximise the expected log-likelihood, from sums about ``means``.
+    """Parameters that maximise the expected log-likelihood, from sums about ``means``; may reuse ``scatter``.
 
     A component that nothing belongs to keeps its mean, has weight 0 and covariance ``reg_covar I``.
 
@@ -67,10 +67,10 @@ def m_step(
     safe = counts.clamp_min(torch.finfo(counts.dtype).tiny)
     step = sums / safe[:, None]
     if covariance_type == "full":
-        covariances = torch.empty_like(scatter)
-        for covariance, part, count, shift in zip(covariances, scatter, safe, step, strict=True):
-            torch.div(part, count, out=covariance).addr_(shift, shift, alpha=-1)
-            covariance.diagonal().add_(reg_covar)
+        # In place and one by one: matrices of all components together are too large for the cache.
+        covariances = scatter
+        for covariance, count, shift in zip(covariances, safe, step, strict=True):
+            covariance.div_(count).addr_(shift, shift, alpha=-1).diagonal().add_(reg_covar)
     elif covariance_type == "tied":
         covariances = (scatter - (step * counts[:, None]).T @ step) / counts.sum()
         covariances.diagonal().add_(reg_covar)
@@ -89,33 +89,35 @@ def precisions_cholesky(covariances: Tensor, covariance_type: str) -> Tensor:
         if not (covariances > 0).all():
             raise ValueError(_ILL_DEFINED)
         return covariances.rsqrt()
-    if covariance_type == "tied":
-        return _inverse_factor(covariances)
-    return torch.stack([_inverse_factor(covariance) for covariance in covariances])
+    factors = torch.zeros_like(covariances)
+    single = covariance_type == "tied"
+    for covariance, factor in zip(
+        covariances[None] if single else covariances,
+        factors[None] if single else factors,
+        strict=True,
+    ):
+        _factor_inverse(covariance, factor)
+    return factors
 
 
-def _inverse_factor(covariance: Tensor) -> Tensor:
-    linked = covariance.clone().fill_diagonal_(0).any(0)
-    if linked.all():
-        return _inverse_cholesky(covariance)
+def _factor_inverse(covariance: Tensor, factor: Tensor) -> None:
+    """Write U with ``U U^T`` the inverse covariance into ``factor``, which is zero."""
+    variances = covariance.diagonal()
+    if not (variances > 0).all():
+        raise ValueError(_ILL_DEFINED)
     # Features uncorrelated with all others, such as pixels that are always black, need no matrix algebra. On MNIST
     # they are a third of the features, and leaving them out saves two thirds of the time.
-    factor = torch.zeros_like(covariance)
-    alone = covariance.diagonal()
-    if not (alone > 0).all():
-        raise ValueError(_ILL_DEFINED)
-    factor.diagonal().copy_(alone.rsqrt())
-    index = linked.nonzero().squeeze(1)
-    if len(index):
-        factor[index[:, None], index] = _inverse_cholesky(covariance[index][:, index])
-    return factor
-
-
-def _inverse_cholesky(covariance: Tensor) -> Tensor:
-    lower, info = torch.linalg.cholesky_ex(covariance)
+    linked = (covariance.count_nonzero(0) > 1).nonzero().squeeze(1)
+    factor.diagonal().copy_(variances.rsqrt())
+    if len(linked) == 0:
+        return
+    whole = len(linked) == len(covariance)
+    lower, info = torch.linalg.cholesky_ex(
+        covariance if whole else covariance.index_select(0, linked).index_select(1, linked)
+    )
     if info.item() != 0 or not lower.diagonal().isfinite().all():
         raise ValueError(_ILL_DEFINED)
-    return invert_lower(lower).T.contiguous()
+    factor.T[linked[:, None], linked] = invert_lower(lower)
 
 
 def invert_lower(lower: Tensor) -> Tensor:

@@ -7,16 +7,22 @@ about the given means: no digits are lost on data far from zero, and the statist
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
 
+from pygen.ops.diagonal import diagonal_log_joint
 from pygen.ops.moments import moments
-from pygen.ops.posterior import Posterior
+from pygen.ops.posterior import NEGLIGIBLE, Posterior
 
 # Columns of a triangular factor, or rows of a symmetric product, that are done at once: narrow enough to skip most
 # of the empty or mirrored half, wide enough for the matrix product to run at full speed.
 _STRIP = 112
+
+# Features from which on it pays to bound full covariances by every eighth of their squares first: those are spread
+# over the picture, and each tells how far a pixel is from what the pixels before it predict.
+_PRUNED_FROM, _PILOT = 256, 8
 
 Statistics = tuple[Tensor, Tensor, Tensor]
 
@@ -69,18 +75,13 @@ class Covariance(ABC):
         self._means = means
         self._dtype = dtype
         self._counts = means.new_zeros(len(means))
-        self._centre = self._choose_centre(precisions_cholesky)
-        # Rows are shifted in their own precision; what they are shifted by must be known exactly.
-        self._centre = self._centre.to(dtype).double()
+        # What rows are shifted by, in their own precision, must be known exactly.
+        self._centre = means.mean(0).to(dtype).double()
         self._shift = means - self._centre
         if precisions_cholesky is not None and log_weights is not None:
             constant = log_weights - 0.5 * means.shape[1] * math.log(2 * math.pi)
             self._prepare(precisions_cholesky, constant)
         self._allocate()
-
-    def _choose_centre(self, precisions_cholesky: Tensor | None) -> Tensor:
-        """``[D]``: what rows are shifted by, so that squares can be expanded without losing digits."""
-        return self._means.mean(0)
 
     @abstractmethod
     def _prepare(self, precisions_cholesky: Tensor, constant: Tensor) -> None:
@@ -91,8 +92,11 @@ class Covariance(ABC):
         """Set the sums to zero."""
 
     @abstractmethod
-    def log_joint(self, x: Tensor) -> tuple[Tensor, Tensor | float]:
-        """Log of weight times density: ``[K, n]``, and what is to be added for all components ``[n]``."""
+    def log_joint(self, x: Tensor, *, prune: bool) -> tuple[Tensor, Tensor | float]:
+        """Log of weight times density: ``[K, n]``, and what is to be added for all components ``[n]``.
+
+        With ``prune``, components that have a negligible part in a row may get an upper bound that is negligible too.
+        """
 
     @abstractmethod
     def add(self, x: Tensor, posterior: Posterior) -> None:
@@ -102,101 +106,49 @@ class Covariance(ABC):
     def statistics(self) -> Statistics:
         """Counts ``[K]``, sums ``[K, D]`` and scatter of what was added, about the means."""
 
-    def _moments(self, x: Tensor, posterior: Posterior) -> tuple[Tensor, Tensor]:
-        """``[K, D]`` sums of ``r (x - mean_k)`` and ``r (x - mean_k)^2`` over the block."""
-        if posterior.resp is None:
-            return moments(x, posterior.rows, posterior.values, posterior.sizes, self._means)
-        resp, shift = posterior.resp.double(), self._shift
-        x = x - self._centre
-        about_centre = resp @ x
-        first = about_centre - posterior.counts[:, None] * shift
-        return first, (resp @ x.square_() - shift * (about_centre + first)).clamp_min_(0)
-
-
-class Spherical(Covariance):
-    """One variance per component: ``precisions_cholesky [K]`` are reciprocal standard deviations."""
-
-    block_elements = 2**19
-    expands_squares = True
-
-    def _choose_centre(self, precisions_cholesky: Tensor | None) -> Tensor:
-        if precisions_cholesky is None:
-            return self._means.mean(0)
-        precisions = precisions_cholesky.square()
-        return (precisions / precisions.sum()) @ self._means
-
-    def _prepare(self, precisions_cholesky: Tensor, constant: Tensor) -> None:
-        precisions = precisions_cholesky.square()
-        linear = precisions[:, None] * self._shift
-        constant = constant + linear.shape[1] * precisions_cholesky.log()
-        constant = constant - 0.5 * (self._shift * linear).sum(1)
-        self._constant = constant[:, None].to(self._dtype)
-        self._weights = torch.cat([linear, -0.5 * precisions[:, None]], 1).to(self._dtype)
-
-    def _allocate(self) -> None:
-        self._first = torch.zeros_like(self._means)
-        self._second = self._means.new_zeros(len(self._means))
-
-    def log_joint(self, x: Tensor) -> tuple[Tensor, Tensor | float]:
-        x = x - self._centre.to(x.dtype)
-        features = torch.cat([x, (x * x).sum(1, keepdim=True)], 1)
-        return torch.addmm(self._constant, self._weights, features.T), 0.0
-
-    def add(self, x: Tensor, posterior: Posterior) -> None:
-        first, second = self._moments(x, posterior)
-        self._counts += posterior.counts
-        self._first += first
-        self._second += second.sum(1)
-
-    def statistics(self) -> Statistics:
-        return self._counts, self._first, self._second
-
 
 class Diagonal(Covariance):
     """One variance per component and feature: ``precisions_cholesky [K, D]``."""
 
-    block_elements = 2**19
-    expands_squares = True
-
-    def _choose_centre(self, precisions_cholesky: Tensor | None) -> Tensor:
-        if precisions_cholesky is None:
-            return self._means.mean(0)
-        # Weighted by precision, the expanded square stays within 4e-3 nats of the truth in float32 even where a pixel
-        # hardly varies in some components; about the global mean it loses a whole nat (measured on MNIST).
-        precisions = precisions_cholesky.square()
-        return (precisions * self._means).sum(0) / precisions.sum(0)
+    block_elements = 2**21
 
     def _prepare(self, precisions_cholesky: Tensor, constant: Tensor) -> None:
-        precisions = precisions_cholesky.square()
-        linear = precisions * self._shift
-        constant = constant + precisions_cholesky.log().sum(1)
-        constant = constant - 0.5 * (self._shift * linear).sum(1)
-        self._constant = constant[:, None].to(self._dtype)
-        self._weights = torch.cat([-0.5 * precisions, linear], 1).to(self._dtype)
+        self._precisions = precisions_cholesky.square()
+        self._constant = constant + precisions_cholesky.log().sum(1)
 
     def _allocate(self) -> None:
         self._first = torch.zeros_like(self._means)
         self._second = torch.zeros_like(self._means)
-        self._buffer = self._means.new_empty(0, 2 * self._means.shape[1], dtype=self._dtype)
 
-    def log_joint(self, x: Tensor) -> tuple[Tensor, Tensor | float]:
-        n, dims = x.shape
-        if len(self._buffer) < n:
-            self._buffer = x.new_empty(n, 2 * dims)
-        features = self._buffer[:n]
-        square, linear = features[:, :dims], features[:, dims:]
-        torch.sub(x, self._centre.to(x.dtype), out=linear)
-        torch.mul(linear, linear, out=square)
-        return torch.addmm(self._constant, self._weights, features.T), 0.0
+    def log_joint(self, x: Tensor, *, prune: bool) -> tuple[Tensor, Tensor | float]:
+        return diagonal_log_joint(x, self._means, self._precisions, self._constant)
 
     def add(self, x: Tensor, posterior: Posterior) -> None:
-        first, second = self._moments(x, posterior)
+        if posterior.resp is None:
+            first, second = moments(
+                x, posterior.rows, posterior.values, posterior.sizes, self._means
+            )
+        else:
+            resp, shift, x = posterior.resp.double(), self._shift, x - self._centre
+            about_centre = resp @ x
+            first = about_centre - posterior.counts[:, None] * shift
+            second = (resp @ x.square_() - shift * (about_centre + first)).clamp_min_(0)
         self._counts += posterior.counts
         self._first += first
         self._second += second
 
     def statistics(self) -> Statistics:
         return self._counts, self._first, self._second
+
+
+class Spherical(Diagonal):
+    """One variance per component: ``precisions_cholesky [K]``."""
+
+    def _prepare(self, precisions_cholesky: Tensor, constant: Tensor) -> None:
+        super()._prepare(precisions_cholesky[:, None].expand_as(self._means), constant)
+
+    def statistics(self) -> Statistics:
+        return self._counts, self._first, self._second.sum(1)
 
 
 class Tied(Covariance):
@@ -217,7 +169,7 @@ class Tied(Covariance):
         self._first = torch.zeros_like(self._means)
         self._second = self._means.new_zeros(dims, dims)
 
-    def log_joint(self, x: Tensor) -> tuple[Tensor, Tensor | float]:
+    def log_joint(self, x: Tensor, *, prune: bool) -> tuple[Tensor, Tensor | float]:
         shifted = x - self._centre
         log_joint = torch.addmm(self._constant, self._linear, shifted.T)
         norms = shifted.new_zeros(len(x))
@@ -259,31 +211,69 @@ class Full(Covariance):
     def _split(self, mean: Tensor, factor: Tensor, diagonal: Tensor) -> tuple[Tensor, ...]:
         """Features that depend on others, and those that do not: a pixel that never varied costs a square, no row."""
         mean = mean.to(self._dtype)[:, None]
-        linked = factor.clone().fill_diagonal_(0)
-        linked = linked.any(0) | linked.any(1)
+        nonzero = factor != 0
+        linked = (nonzero.sum(0) > 1) | (nonzero.sum(1) > 1)
         coupled, free = linked.nonzero().squeeze(1), (~linked).nonzero().squeeze(1)
         precisions = diagonal[free].square().to(self._dtype)
-        return coupled, mean[coupled], factor[coupled][:, coupled], free, mean[free], precisions
+        return (
+            coupled,
+            mean[coupled],
+            factor.index_select(0, coupled).index_select(1, coupled),
+            free,
+            mean[free],
+            precisions,
+        )
 
     def _allocate(self) -> None:
         dims = self._means.shape[1]
         self._first = torch.zeros_like(self._means)
         self._second = self._means.new_zeros(len(self._means), dims, dims)
 
-    def log_joint(self, x: Tensor) -> tuple[Tensor, Tensor | float]:
-        x = (
-            x - self._centre.to(x.dtype)
-        ).T.contiguous()  # [D, n]: to pick features is to copy rows
-        log_joint = x.new_empty(len(self._means), x.shape[1])
-        for k, constant in enumerate(self._constant):
-            coupled, mean, factor, free, free_mean, precisions = self._components[k]
-            norms = precisions @ (x[free] - free_mean).square_()
-            difference = x[coupled].sub_(mean)
+    def log_joint(self, x: Tensor, *, prune: bool) -> tuple[Tensor, Tensor | float]:
+        x = x - self._centre.to(x.dtype)
+        columns = x.T.contiguous()  # [D, n]: to pick features is to copy rows
+        components = range(len(self._means))
+        if not prune or x.shape[1] < _PRUNED_FROM or len(components) == 1:
+            return torch.stack([self._exact(k, columns) for k in components]), 0.0
+        # A part of the squares bounds a component from above. The component with the best bound is done in full, and
+        # after it only those that might still have a part in the row (on MNIST one of nine).
+        bounds = torch.stack([self._bound(k, columns) for k in components])
+        best = bounds.argmax(0)
+        for k in components:
+            self._refine(k, best == k, x, bounds)
+        least = bounds.gather(0, best[None])[0] + math.log(NEGLIGIBLE)
+        for k in components:
+            self._refine(k, (bounds[k] > least) & (best != k), x, bounds)
+        return bounds, 0.0
+
+    def _refine(self, k: int, which: Tensor, x: Tensor, bounds: Tensor) -> None:
+        rows = which.nonzero().squeeze(1)
+        if len(rows):
+            bounds[k, rows] = self._exact(k, x.index_select(0, rows).T.contiguous())
+
+    def _bound(self, k: int, x: Tensor) -> Tensor:
+        factor = self._components[k][2]
+        pilot = factor[:, len(factor) % _PILOT :: _PILOT]
+        return self._log_joint_of(k, x, lambda difference: [pilot.T @ difference])
+
+    def _exact(self, k: int, x: Tensor) -> Tensor:
+        factor = self._components[k][2]
+
+        def strips(difference: Tensor) -> Iterator[Tensor]:
             for start, stop in _strips(len(factor)):
-                y = factor[:stop, start:stop].T @ difference[:stop]
-                norms += y.square_().sum(0)
-            torch.add(norms.new_tensor(constant), norms, alpha=-0.5, out=log_joint[k])
-        return log_joint, 0.0
+                yield factor[:stop, start:stop].T @ difference[:stop]
+
+        return self._log_joint_of(k, x, strips)
+
+    def _log_joint_of(
+        self, k: int, x: Tensor, whiten: Callable[[Tensor], Iterable[Tensor]]
+    ) -> Tensor:
+        """``[n]`` for rows x ``[D, n]``; ``whiten`` gives parts of ``U^T (x - mean)``."""
+        coupled, mean, _, free, free_mean, precisions = self._components[k]
+        norms = precisions @ (x.index_select(0, free) - free_mean).square_()
+        for part in whiten(x.index_select(0, coupled).sub_(mean)):
+            norms += part.square_().sum(0)
+        return norms.mul_(-0.5).add_(self._constant[k])
 
     def add(self, x: Tensor, posterior: Posterior) -> None:
         self._counts += posterior.counts

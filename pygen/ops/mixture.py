@@ -56,45 +56,28 @@ def _blocks(x: Tensor, gaussians: Covariance) -> Iterator[slice]:
     return (slice(start, start + rows) for start in range(0, len(x), rows))
 
 
-class _EStep:
-    """Bayes' rule over components for a block of rows.
+def _gaussians(
+    x: Tensor,
+    log_weights: Tensor,
+    means: Tensor,
+    precisions_cholesky: Tensor,
+    covariance_type: str,
+) -> Covariance:
+    return COVARIANCES[covariance_type](
+        means.double(), x.dtype, precisions_cholesky.double(), log_weights.double()
+    )
 
-    Expanded squares in float32 are off by 1e-4 nats (at worst 1e-2, measured on MNIST). For most rows that does not
-    matter, since one component has them for certain; the few others, 3 or 4 in 100 there, are done again in float64.
+
+def _posterior(x: Tensor, gaussians: Covariance, *, prune: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Bayes' rule: log joint and responsibilities ``[K, n]``, and log p(x) ``[n]`` in float64.
+
+    The log joint lacks what is common to all components of a row.
     """
-
-    def __init__(
-        self,
-        dtype: torch.dtype,
-        log_weights: Tensor,
-        means: Tensor,
-        precisions_cholesky: Tensor,
-        covariance_type: str,
-    ) -> None:
-        kind = COVARIANCES[covariance_type]
-        means, factors, log_weights = (
-            t.double() for t in (means, precisions_cholesky, log_weights)
-        )
-        self.gaussians = kind(means, dtype, factors, log_weights)
-        self._precise = None
-        if kind.expands_squares and dtype == torch.float32:
-            self._precise = kind(means, torch.float64, factors, log_weights)
-
-    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log responsibilities ``[K, n]``, responsibilities ``[K, n]``, and log p(x) ``[n]`` in float64."""
-        log_joint, common = self.gaussians.log_joint(x)
-        resp = torch.softmax(log_joint, 0).to(x.dtype)
-        # The largest responsibility is exp(largest log joint - log p(x)).
-        top = resp.amax(0)
-        log_prob_norm = log_joint.amax(0).double() - top.double().log()
-        log_resp = log_joint.sub_(log_prob_norm.to(log_joint.dtype))
-        if self._precise is not None:
-            rows = (top < 1 - 2**-23).nonzero().squeeze(1)
-            again, _ = self._precise.log_joint(x[rows].double())
-            log_prob_norm[rows] = again.logsumexp(0)
-            log_resp[:, rows] = again.log_softmax(0).to(x.dtype)
-            resp[:, rows] = again.softmax(0).to(x.dtype)
-        return log_resp, resp, log_prob_norm + common
+    log_joint, common = gaussians.log_joint(x, prune=prune)
+    resp = torch.softmax(log_joint, 0)
+    # The largest responsibility is exp(largest log joint - log p(x)).
+    log_prob_norm = log_joint.amax(0).double() - resp.amax(0).double().log()
+    return log_joint, resp.to(x.dtype), log_prob_norm + common
 
 
 def _responsibilities_fake(
@@ -142,11 +125,11 @@ def responsibilities(
         If shapes or the covariance type do not fit.
     """
     _check(x, log_weights, means, precisions_cholesky, covariance_type)
-    e_step = _EStep(x.dtype, log_weights, means, precisions_cholesky, covariance_type)
+    gaussians = _gaussians(x, log_weights, means, precisions_cholesky, covariance_type)
     log_resp, log_prob_norm = x.new_empty(len(x), len(means)), x.new_empty(len(x))
-    for rows in _blocks(x, e_step.gaussians):
-        part, _, log_prob_norm[rows] = e_step(x[rows])
-        log_resp[rows] = part.T
+    for rows in _blocks(x, gaussians):
+        log_joint, _, log_prob_norm[rows] = _posterior(x[rows], gaussians, prune=False)
+        log_resp[rows] = log_joint.log_softmax(0).T
     return log_resp, log_prob_norm
 
 
@@ -206,17 +189,17 @@ def em_statistics(
         If shapes or the covariance type do not fit.
     """
     _check(x, log_weights, means, precisions_cholesky, covariance_type)
-    e_step = _EStep(x.dtype, log_weights, means, precisions_cholesky, covariance_type)
+    gaussians = _gaussians(x, log_weights, means, precisions_cholesky, covariance_type)
     log_likelihood = means.new_zeros((), dtype=torch.float64)
-    for rows in _blocks(x, e_step.gaussians):
-        _, resp, log_prob_norm = e_step(x[rows])
+    for rows in _blocks(x, gaussians):
+        _, resp, log_prob_norm = _posterior(x[rows], gaussians, prune=True)
         if sample_weight is not None:
             weights = sample_weight[rows]
             resp *= weights.to(x.dtype)
             log_prob_norm *= weights
         log_likelihood += log_prob_norm.sum()
-        e_step.gaussians.add(x[rows], Posterior(resp))
-    return *e_step.gaussians.statistics(), log_likelihood
+        gaussians.add(x[rows], Posterior(resp))
+    return *gaussians.statistics(), log_likelihood
 
 
 def grouped_statistics(

@@ -7,6 +7,7 @@ import torch
 from torch.library import opcheck
 
 from pygen.ops import em_statistics, grouped_statistics, native, responsibilities
+from pygen.ops.diagonal import diagonal_log_joint
 from pygen.ops.moments import moments
 
 TYPES = ["spherical", "diag", "tied", "full"]
@@ -295,3 +296,30 @@ def test_moments_refuse_what_would_read_outside(change, message):
     }
     with pytest.raises(RuntimeError, match=message):
         moments(**{**arguments, **change})
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("shape", [(300, 5, 7), (9, 1, 1), (1003, 40, 300), (10, 6, 64)])
+def test_diagonal_log_joint_equals_its_definition_in_every_kernel(shape, dtype):
+    n, k, d = shape
+    g = torch.Generator().manual_seed(n)
+    x = torch.randn(n, d, generator=g, dtype=torch.float64).to(dtype)
+    means = torch.randn(k, d, generator=g, dtype=torch.float64)
+    precisions = torch.randn(k, d, generator=g, dtype=torch.float64).exp()
+    constant = torch.randn(k, generator=g, dtype=torch.float64)
+    difference = x.double()[:, None] - means
+    wanted = (constant - 0.5 * (difference**2 * precisions).sum(2)).T
+    for kernel in (diagonal_log_joint, diagonal_log_joint.__wrapped__):
+        relative, largest = kernel(x, means, precisions, constant)
+        assert relative.dtype == dtype
+        assert (relative <= 0).all()
+        close = wanted > wanted.amax(0) - 15
+        # Where components compete the result is float64's, rounded once.
+        tolerance = (
+            {"rtol": 1e-9, "atol": 1e-9} if dtype == torch.float64 else {"rtol": 2e-6, "atol": 2e-6}
+        )
+        expected = wanted - wanted.amax(0)
+        torch.testing.assert_close(relative.double()[close], expected[close], **tolerance)
+        torch.testing.assert_close(relative.double(), expected, rtol=1e-5, atol=1e-3)
+        torch.testing.assert_close(largest, wanted.amax(0), rtol=1e-6, atol=1e-6)
+    opcheck(torch.ops.pygen.diagonal_log_joint, (x, means, precisions, constant))

@@ -1,0 +1,70 @@
+"""Log-densities of Gaussians with independent features."""
+
+import torch
+from torch import Tensor
+
+from pygen.ops.operator import operator
+
+# Elements of x in a block: its shifted rows and their squares stay in cache.
+_BLOCK_ELEMENTS = 2**19
+
+
+def _diagonal_log_joint_fake(
+    x: Tensor, means: Tensor, precisions: Tensor, constant: Tensor
+) -> tuple[Tensor, Tensor]:
+    return x.new_empty(means.shape[0], x.shape[0]), x.new_empty(x.shape[0], dtype=torch.float64)
+
+
+@operator(fake=_diagonal_log_joint_fake)
+def diagonal_log_joint(
+    x: Tensor, means: Tensor, precisions: Tensor, constant: Tensor
+) -> tuple[Tensor, Tensor]:
+    """``constant_k - sum_d precision_kd (x_nd - mean_kd)^2 / 2``, the largest apart from the others' distances to it.
+
+    Float32 leaves an error of 1e-4 nats (at worst 1e-2, measured on MNIST). For most rows that does not matter, since
+    one component has them for certain; the few others, 3 or 4 in 100 there, are done again in float64.
+
+    Parameters
+    ----------
+    x : Tensor
+        ``[N, D]``, float32 or float64.
+    means, precisions : Tensor
+        ``[K, D]``, float64.
+    constant : Tensor
+        ``[K]``, float64, in nats.
+
+    Returns
+    -------
+    relative : Tensor
+        ``[K, N]``, dtype of x: each value less its row's largest, in nats.
+    largest : Tensor
+        ``[N]``, float64.
+    """
+    relative = x.new_empty(len(means), len(x))
+    largest = x.new_empty(len(x), dtype=torch.float64)
+    rows = max(_BLOCK_ELEMENTS // max(x.shape[1], 1), 64)
+    for start in range(0, len(x), rows):
+        block = x[start : start + rows]
+        joint = _expanded(block, means, precisions, constant)
+        largest[start : start + rows] = top = joint.amax(0).double()
+        joint -= top.to(x.dtype)
+        if x.dtype == torch.float32:
+            close = ((joint > -20).sum(0) > 1).nonzero().squeeze(1)
+            again = _expanded(block[close].double(), means, precisions, constant)
+            largest[start + close] = top = again.amax(0)
+            joint[:, close] = (again - top).float()
+        relative[:, start : start + rows] = joint
+    return relative, largest
+
+
+def _expanded(x: Tensor, means: Tensor, precisions: Tensor, constant: Tensor) -> Tensor:
+    """``[K, n]`` by one matrix product, with the square expanded."""
+    # About the centre weighted by precision the expanded square stays within 4e-3 nats of the truth in float32 even
+    # where a pixel hardly varies in some components; about the global mean it loses a whole nat (measured on MNIST).
+    centre = ((precisions * means).sum(0) / precisions.sum(0)).to(x.dtype)
+    x = x - centre
+    shift = means - centre.double()
+    linear = precisions * shift
+    constant = constant - 0.5 * (shift * linear).sum(1)
+    weights = torch.cat([-0.5 * precisions, linear], 1).to(x.dtype)
+    return torch.addmm(constant[:, None].to(x.dtype), weights, torch.cat([x * x, x], 1).T)
