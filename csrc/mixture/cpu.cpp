@@ -7,6 +7,31 @@
 namespace pygen::PYGEN_ISA {
 namespace {
 
+// Rows that share each load and store of the sums.
+constexpr int kTogether = 4;
+
+template <int Rows, class T>
+void add_rows(const Moments<T>& a, int64_t pair, int64_t begin, int64_t columns, const double* __restrict__ mean,
+              double* __restrict__ first, double* __restrict__ second) {
+  const T* __restrict__ row[Rows];
+  double weight[Rows];
+  for (int i = 0; i < Rows; ++i) {
+    row[i] = a.x + a.rows[pair + i] * a.dims + begin;
+    weight[i] = a.weights[pair + i];
+  }
+  for (int64_t j = 0; j < columns; ++j) {
+    double linear = first[j], square = second[j];
+    for (int i = 0; i < Rows; ++i) {
+      const double difference = static_cast<double>(row[i][j]) - mean[j];
+      const double weighted = weight[i] * difference;
+      linear += weighted;
+      square += weighted * difference;
+    }
+    first[j] = linear;
+    second[j] = square;
+  }
+}
+
 template <class T>
 void moments(const Moments<T>& a, int64_t begin, int64_t end) {
   const int64_t columns = end - begin;
@@ -16,15 +41,23 @@ void moments(const Moments<T>& a, int64_t begin, int64_t end) {
     double* __restrict__ first = a.first + k * a.dims + begin;
     double* __restrict__ second = a.second + k * a.dims + begin;
     for (int64_t j = 0; j < columns; ++j) first[j] = second[j] = 0;
-    for (const int64_t last = pair + a.sizes[k]; pair < last; ++pair) {
-      const T* __restrict__ row = a.x + a.rows[pair] * a.dims + begin;
-      const double weight = a.weights[pair];
-      for (int64_t j = 0; j < columns; ++j) {
-        const double difference = static_cast<double>(row[j]) - mean[j];
-        const double weighted = weight * difference;
-        first[j] += weighted;
-        second[j] += weighted * difference;
-      }
+    const int64_t last = pair + a.sizes[k];
+    for (; pair + kTogether <= last; pair += kTogether)
+      add_rows<kTogether>(a, pair, begin, columns, mean, first, second);
+    for (; pair < last; ++pair) add_rows<1>(a, pair, begin, columns, mean, first, second);
+  }
+}
+
+template <class T>
+void count(const Counts<T>& a, int64_t begin, int64_t end) {
+  const int64_t table = a.dims * a.categories;
+  for (int64_t n = 0; n < a.n; ++n) {
+    const T* row = a.x + n * a.dims;
+    double* counts = a.counts + a.index[n] * table;
+    const double weight = a.weights ? a.weights[n] : 1;
+    for (int64_t d = begin; d < end; ++d) {
+      const int64_t category = static_cast<int64_t>(row[d]);
+      if (category >= 0 && category < a.categories) counts[d * a.categories + category] += weight;
     }
   }
 }
@@ -147,6 +180,7 @@ void log_joint(const LogJoint<T>& a, int64_t begin, int64_t end, double* scratch
 
 }  // namespace
 
-const MixtureKernels kMixture = {moments<float>, moments<double>, log_joint<float>, log_joint<double>};
+const MixtureKernels kMixture = {moments<float>,    moments<double>, log_joint<float>,
+                                 log_joint<double>, count<uint8_t>,  count<int64_t>};
 
 }  // namespace pygen::PYGEN_ISA

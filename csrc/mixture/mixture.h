@@ -39,6 +39,20 @@ struct LogJoint {
   void (*run)(const LogJoint& arguments, int64_t begin, int64_t end, double* scratch);
 };
 
+// Adds, for columns [begin, end) of x [n, dims], the weight of each row (1 where weights is null) to
+// counts [classes, dims, categories] at the row's class and the value's category; values outside are passed over.
+template <class T>
+struct Counts {
+  const T* x;
+  const int64_t* index;
+  const double* weights;
+  double* counts;
+  int64_t n;
+  int64_t dims;
+  int64_t categories;
+  void (*run)(const Counts& arguments, int64_t begin, int64_t end);
+};
+
 // Rows that share each load of the parameters: their sums fill half of AVX-512's registers.
 constexpr int kTileRows = 8;
 
@@ -47,6 +61,8 @@ struct MixtureKernels {
   decltype(Moments<double>::run) moments_double;
   decltype(LogJoint<float>::run) log_joint_float;
   decltype(LogJoint<double>::run) log_joint_double;
+  decltype(Counts<uint8_t>::run) count_bytes;
+  decltype(Counts<int64_t>::run) count_integers;
 };
 
 // cpu.cpp, compiled once per instruction set.

@@ -1,4 +1,5 @@
 // Binds the mixture family's kernels to the operators that pygen/ops defines.
+#include <optional>
 #include <vector>
 
 #include "../common.h"
@@ -119,10 +120,44 @@ std::tuple<Tensor, Tensor> diagonal_log_joint_cpu(const Tensor& x_in, const Tens
   return {relative, largest};
 }
 
+Tensor count_categories_cpu(const Tensor& x_in, const Tensor& index_in, const std::optional<Tensor>& weights_in,
+                            int64_t classes, int64_t categories) {
+  constexpr int64_t kGrain = 64;  // columns a thread takes at least: whole cache lines of every row
+  const ScalarType dtype = x_in.scalar_type();
+  STD_TORCH_CHECK(x_in.dim() == 2 && (dtype == ScalarType::Byte || dtype == ScalarType::Long),
+                  "x must be uint8 or int64 [N, D]");
+  STD_TORCH_CHECK(classes > 0 && categories > 0, "there must be a class and a category");
+  const Tensor x = torch::stable::contiguous(x_in), index = torch::stable::contiguous(index_in);
+  const int64_t n = x.size(0), dims = x.size(1);
+  check(index, "index must be int64 [N], as many as rows of x", ScalarType::Long, 1, n, 0);
+  const int64_t* label = data<int64_t>(index);
+  for (int64_t row = 0; row < n; ++row)
+    STD_TORCH_CHECK(label[row] >= 0 && label[row] < classes, "index must lie in [0, n_classes)");
+  std::optional<Tensor> weights;
+  if (weights_in.has_value()) {
+    check(*weights_in, "weights must be float64 [N], as many as rows of x", ScalarType::Double, 1, n, 0);
+    weights = torch::stable::contiguous(*weights_in);
+  }
+  Tensor counts = torch::stable::new_empty(x, {classes, dims, categories}, ScalarType::Double);
+  torch::stable::zero_(counts);
+  const MixtureKernels& kernels = PYGEN_BEST(kMixture);
+  const auto run = [&](auto type, auto kernel) {
+    using T = decltype(type);
+    const Counts<T> arguments = {data<T>(x),           label, weights ? data<double>(*weights) : nullptr,
+                                 data<double>(counts), n,     dims,
+                                 categories,           kernel};
+    torch::stable::parallel_for(0, dims, kGrain,
+                                [&](int64_t begin, int64_t end) { arguments.run(arguments, begin, end); });
+  };
+  dtype == ScalarType::Byte ? run(uint8_t{}, kernels.count_bytes) : run(int64_t{}, kernels.count_integers);
+  return counts;
+}
+
 }  // namespace
 }  // namespace pygen
 
 STABLE_TORCH_LIBRARY_IMPL(pygen, CPU, m) {
   m.impl("moments", TORCH_BOX(&pygen::moments_cpu));
+  m.impl("count_categories", TORCH_BOX(&pygen::count_categories_cpu));
   m.impl("diagonal_log_joint", TORCH_BOX(&pygen::diagonal_log_joint_cpu));
 }

@@ -6,6 +6,7 @@ An error is one line and exit status 2; `--debug` adds the traceback. Ctrl-C is 
 from __future__ import annotations
 
 import io
+import os
 import re
 import sys
 import traceback
@@ -49,6 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return options
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
+            # On a busy machine threads that wait by spinning take the cores from those at work: a fit of
+            # seconds then takes minutes (measured on two cores). Read when torch is loaded.
+            os.environ.setdefault("OMP_WAIT_POLICY", "passive")
             # The module of a command imports torch, which takes seconds; --help does without.
             import_module(f"pygen.cli.{type(options.command).__name__.lower()}").run(
                 options.command

@@ -143,7 +143,7 @@ class ClassBayes(ClassifierMixin, DensityEstimator):
         return tags
 
     @abstractmethod
-    def _rows(self, X: Any, sample_weight: Any, *, reset: bool) -> Rows:
+    def _rows(self, X: Any, sample_weight: Any, *, reset: bool, fitting: bool) -> Rows:
         """The data, validated."""
 
     @abstractmethod
@@ -173,7 +173,7 @@ class ClassBayes(ClassifierMixin, DensityEstimator):
             )
 
     def _update(self, X: Any, y: Any, classes: Any, sample_weight: Any, *, begin: bool) -> Any:
-        rows = self._rows(X, sample_weight, reset=begin)
+        rows = self._rows(X, sample_weight, reset=begin, fitting=True)
         index, found = _class_index(y, classes, None if begin else self._known(y), rows)
         if begin:
             if found is not None:
@@ -201,7 +201,7 @@ class ClassBayes(ClassifierMixin, DensityEstimator):
         return getattr(self, "classes_", None)
 
     def _score(self, X: Any, result: Any) -> Any:
-        rows = self._rows(X, None, reset=False)
+        rows = self._rows(X, None, reset=False, fitting=False)
         parts = [result(self._joint(part)) for x, _ in rows.chunks() for part in x.split(CHUNK)]
         return like(torch.cat(parts), rows.source)
 

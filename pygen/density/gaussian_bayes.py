@@ -8,7 +8,7 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from pygen.density.bayes import ClassBayes
-from pygen.density.rows import Rows, like, to_tensor
+from pygen.density.rows import Rows, check_finite, like, to_tensor
 from pygen.ops import grouped_statistics, responsibilities, sample_gaussians
 
 
@@ -51,8 +51,9 @@ class GaussianBayes(ClassBayes):
         self.var_smoothing = var_smoothing
         self.device = device
 
-    def _rows(self, X: Any, sample_weight: Any, *, reset: bool) -> Rows:
-        return Rows(self, X, sample_weight, reset=reset, device=self.device)
+    def _rows(self, X: Any, sample_weight: Any, *, reset: bool, fitting: bool) -> Rows:
+        # The sums show what is not finite: one pass over the data less.
+        return Rows(self, X, sample_weight, reset=reset, device=self.device, finite=not fitting)
 
     def _begin(self, rows: Rows, n_classes: int) -> None:
         zeros = torch.zeros(n_classes, rows.n_features, dtype=torch.float64)
@@ -70,6 +71,8 @@ class GaussianBayes(ClassBayes):
             old_counts[:, None] > 0, old_means, x[:1024].mean(0, dtype=torch.float64)
         )
         counts, sums, scatter = grouped_statistics(x, index, about, "diag", weights)
+        if not sums.isfinite().all():
+            check_finite(self, x)
         total = old_counts + counts
         safe = total.clamp_min(torch.finfo(total.dtype).tiny)[:, None]
         step = sums / safe

@@ -90,7 +90,7 @@ def _estimate(
             "Expected n_samples >= n_components but got"
             f" n_components = {n_components}, n_samples = {len(x)}"
         )
-    centre = x[:_BLOCK].mean(0, dtype=torch.float64)
+    centre = x[:1024].mean(0, dtype=torch.float64)
     if init_params == "kmeans":
         groups, about = kmeans(x, n_components, state, weights)
     elif init_params == "random":

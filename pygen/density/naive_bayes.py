@@ -11,7 +11,7 @@ from torch.nn.functional import embedding_bag
 
 from pygen.density.bayes import ClassBayes
 from pygen.density.rows import Rows, like, to_tensor
-from pygen.ops import uniform
+from pygen.ops import count_categories, uniform
 
 # Table look-ups at a time: their indices then take 8 MB.
 _BLOCK_ELEMENTS = 2**20
@@ -74,7 +74,7 @@ class NaiveBayes(ClassBayes):
         tags.input_tags.positive_only = True
         return tags
 
-    def _rows(self, X: Any, sample_weight: Any, *, reset: bool) -> Rows:
+    def _rows(self, X: Any, sample_weight: Any, *, reset: bool, fitting: bool) -> Rows:
         return Rows(self, X, sample_weight, reset=reset, device=self.device, categorical=True)
 
     def _begin(self, rows: Rows, n_classes: int) -> None:
@@ -96,16 +96,11 @@ class NaiveBayes(ClassBayes):
         self.dtype_ = rows.dtype
 
     def _add(self, x: Tensor, weights: Tensor | None, index: Tensor, n_classes: int) -> None:
+        x = self._categories(x)
+        x = x if x.dtype == torch.uint8 else x.long()
         counts = to_tensor(self.category_count_, x.device)
-        dims, levels = counts.shape[1:]
-        for start in range(0, len(x), max(_BLOCK_ELEMENTS // dims, 1)):
-            rows = slice(start, start + max(_BLOCK_ELEMENTS // dims, 1))
-            cells = self._cells(x[rows]) + index[rows, None] * (dims * levels)
-            weight = None if weights is None else weights[rows, None].expand(cells.shape)
-            weight = None if weight is None else weight.reshape(-1)
-            found = torch.bincount(cells.reshape(-1), weight, minlength=counts.numel())
-            counts += found.view(counts.shape)
-        self.category_count_ = counts
+        more = count_categories(x, index, weights, n_classes, counts.shape[2])
+        self.category_count_ = more.add_(counts)
         classes = torch.bincount(index, weights, minlength=n_classes)
         self.class_count_ = to_tensor(self.class_count_, x.device) + classes
 
@@ -114,39 +109,47 @@ class NaiveBayes(ClassBayes):
         class_count = to_tensor(self.class_count_, rows.device)
         sizes = to_tensor(self.n_categories_, rows.device, torch.float64)
         total = counts.sum(2, keepdim=True) + self.alpha * sizes[:, None]
-        exists = torch.arange(counts.shape[2], device=rows.device) < sizes[:, None]
-        theta = torch.where(exists, (counts + self.alpha) / total.clamp_min(1e-300), 0.0)
+        theta = (counts + self.alpha).div_(total.clamp_min_(1e-300))
+        if int(sizes.min()) < counts.shape[2]:
+            levels = torch.arange(counts.shape[2], device=rows.device)
+            theta.masked_fill_(levels >= sizes[:, None], 0.0)
         prior = class_count / class_count.sum()
         for name, value in (
             ("category_count_", counts),
             ("class_count_", class_count),
             ("class_prior_", prior),
             ("class_log_prior_", prior.log()),
-            ("feature_log_prob_", theta.log()),
+            ("feature_log_prob_", theta.log_()),
         ):
             setattr(self, name, like(value, rows.source))
 
-    def _cells(self, x: Tensor) -> Tensor:
-        """``[n, D]``: where each value stands in a table ``[D, L]``."""
+    def _categories(self, x: Tensor) -> Tensor:
+        """``x`` if its values are categories that the model knows."""
         sizes = to_tensor(self.n_categories_, x.device)
-        x = _integers(x).long()
-        outside = (x >= sizes).any(0)
+        x = _integers(x)
+        if x.dtype == torch.uint8 and int(sizes.min()) > 255:
+            return x
+        largest = x.amax(0)
+        outside = largest >= sizes
         if outside.any():
             feature = int(outside.nonzero()[0])
             raise ValueError(
-                f"Feature {feature} has the value {int(x[:, feature].max())}, but the model knows"
+                f"Feature {feature} has the value {int(largest[feature])}, but the model knows"
                 f" {int(sizes[feature])} categories there, 0 to {int(sizes[feature]) - 1}; set"
                 " n_categories to cover all that may come."
             )
-        first = torch.arange(x.shape[1], device=x.device) * int(sizes.max())
-        return x + first
+        return x
 
     def _joint(self, x: Tensor) -> Tensor:
         table = to_tensor(self.feature_log_prob_, x.device)
         prior = to_tensor(self.class_log_prior_, x.device)
+        first = torch.arange(x.shape[1], device=x.device) * table.shape[2]
         table = table.permute(1, 2, 0).flatten(0, 1).contiguous()  # [D L, C]
-        rows = max(_BLOCK_ELEMENTS // x.shape[1], 1)
-        parts = [embedding_bag(self._cells(part), table, mode="sum") for part in x.split(rows)]
+        x = self._categories(x)
+        parts = [
+            embedding_bag(part.long() + first, table, mode="sum")
+            for part in x.split(max(_BLOCK_ELEMENTS // x.shape[1], 1))
+        ]
         return torch.cat(parts) + prior
 
     def _draw(self, index: Tensor, state: Tensor) -> Tensor:

@@ -83,7 +83,7 @@ def _check_tensor(estimator: BaseEstimator, X: Tensor, reset: bool) -> Tensor:
     return X
 
 
-def _check_finite(estimator: BaseEstimator, x: Tensor) -> None:
+def check_finite(estimator: BaseEstimator, x: Tensor) -> None:
     # A sum is finite only if all its terms are; the exact look comes only when it is not.
     if x.is_floating_point() and not x.sum().isfinite() and not x.isfinite().all():
         raise ValueError(
@@ -114,6 +114,9 @@ class Rows:
     categorical : bool
         Keep integers as they are.
     min_rows : int
+    finite : bool
+        Whether to look for NaN and infinity; an estimator whose sums show them may save this pass over the data and
+        call :func:`check_finite` when they do.
     """
 
     def __init__(
@@ -128,10 +131,11 @@ class Rows:
         batch_size: int | None = None,
         categorical: bool = False,
         min_rows: int = 1,
+        finite: bool = True,
     ) -> None:
         self._estimator, self._reset = estimator, reset
         self._batch_size, self._categorical, self._min_rows = batch_size, categorical, min_rows
-        self._dtype = dtype
+        self._finite = finite
         self.device = resolve_device(device, X)
         self._stream: Callable[[], Iterator[Any]] | None = None
         self.source = X
@@ -173,7 +177,8 @@ class Rows:
         shape = tuple(getattr(X, "shape", ()))
         if isinstance(X, Tensor):
             x = _check_tensor(self._estimator, X, reset)
-            _check_finite(self._estimator, x)
+            if self._finite:
+                check_finite(self._estimator, x)
             if len(x) < self._min_rows:
                 raise ValueError(
                     f"Found array with {len(x)} sample(s) (shape={shape}) while a minimum of"
@@ -189,6 +194,7 @@ class Rows:
                     reset=reset,
                     dtype="numeric" if self._categorical else [np.float64, np.float32],
                     ensure_min_samples=self._min_rows,
+                    ensure_all_finite=self._finite,
                 )
             )
         if reset:

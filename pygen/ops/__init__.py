@@ -9,6 +9,7 @@ from types import ModuleType
 
 from pygen.ops.gaussian import normal, sample_gaussians, uniform
 from pygen.ops.mixture import em_statistics, grouped_statistics, responsibilities
+from pygen.ops.moments import count_categories
 
 native: ModuleType | None
 native_error: str | None
@@ -23,6 +24,7 @@ except ImportError as error:
     native_error = note.read_text().strip() if note.exists() else str(error)
 
 __all__ = [
+    "count_categories",
     "em_statistics",
     "grouped_statistics",
     "native",

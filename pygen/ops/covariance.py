@@ -34,12 +34,17 @@ def _strips(size: int) -> list[tuple[int, int]]:
 def _add_outer(total: Tensor, x: Tensor, weights: Tensor) -> None:
     """Add ``x^T diag(weights) x`` of x ``[n, D]`` to the upper triangle of total ``[D, D]``."""
     varying = x.any(0).nonzero().squeeze(1)
-    x = x[:, varying]
+    x = x.index_select(1, varying)
     weighted = x * weights[:, None]
-    part = x.new_zeros(len(varying), len(varying))
+    rows = total.index_select(0, varying)
+    part = rows.index_select(1, varying)
     for start, stop in _strips(len(varying)):
-        torch.mm(weighted[:, start:stop].T, x[:, start:], out=part[start:stop, start:])
-    total.index_put_((varying[:, None], varying), part, accumulate=True)
+        part[start:stop, start:].addmm_(weighted[:, start:stop].T, x[:, start:])
+    total.index_copy_(0, varying, rows.index_copy_(1, varying, part))
+
+
+def _pick(x: Tensor, rows: Tensor | slice) -> Tensor:
+    return x[rows] if isinstance(rows, slice) else x.index_select(0, rows)
 
 
 def _mirror_(upper: Tensor) -> Tensor:
@@ -61,9 +66,6 @@ class Covariance(ABC):
     """
 
     block_elements: int  # elements of x in a block, so that its temporaries stay in cache
-    expands_squares = (
-        False  # log_joint subtracts large numbers: float32 may not tell close components apart
-    )
 
     def __init__(
         self,
@@ -129,7 +131,7 @@ class Diagonal(Covariance):
                 x, posterior.rows, posterior.values, posterior.sizes, self._means
             )
         else:
-            resp, shift, x = posterior.resp.double(), self._shift, x - self._centre
+            resp, shift, x = posterior.resp, self._shift, x - self._centre
             about_centre = resp @ x
             first = about_centre - posterior.counts[:, None] * shift
             second = (resp @ x.square_() - shift * (about_centre + first)).clamp_min_(0)
@@ -182,7 +184,7 @@ class Tied(Covariance):
         x = x - self._centre
         weights = x.new_zeros(len(x))
         for k, (rows, resp) in enumerate(posterior.members()):
-            self._first[k] += resp @ x[rows]
+            self._first[k] += resp @ _pick(x, rows)
             weights[rows] += resp
         self._counts += posterior.counts
         _add_outer(self._second, x, weights)
@@ -278,7 +280,7 @@ class Full(Covariance):
     def add(self, x: Tensor, posterior: Posterior) -> None:
         self._counts += posterior.counts
         for k, (rows, resp) in enumerate(posterior.members()):
-            difference = x[rows] - self._means[k]
+            difference = _pick(x, rows) - self._means[k]
             self._first[k] += resp @ difference
             _add_outer(self._second[k], difference, resp)
 

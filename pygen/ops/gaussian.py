@@ -217,7 +217,7 @@ def _sample_cholesky(
             for left in range(0, len(factor), _CHOLESKY_COLUMNS):
                 right = min(left + _CHOLESKY_COLUMNS, len(factor))
                 torch.mm(eps[:, :right], factor[left:right, :right].T, out=x[:, left:right])
-            out[members] = x[: len(members), :d].add_(means[k])
+            out.index_copy_(0, members, x[: len(members), :d].add_(means[k]))
 
 
 def _empty_rows(state: Tensor, index: Tensor, means: Tensor, scales: Tensor) -> Tensor:

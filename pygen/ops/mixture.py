@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pygen.ops.covariance import COVARIANCES, Covariance
 from pygen.ops.operator import operator
-from pygen.ops.posterior import Posterior
+from pygen.ops.posterior import Posterior, posterior
 
 
 def _check(
@@ -66,18 +66,6 @@ def _gaussians(
     return COVARIANCES[covariance_type](
         means.double(), x.dtype, precisions_cholesky.double(), log_weights.double()
     )
-
-
-def _posterior(x: Tensor, gaussians: Covariance, *, prune: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Bayes' rule: log joint and responsibilities ``[K, n]``, and log p(x) ``[n]`` in float64.
-
-    The log joint lacks what is common to all components of a row.
-    """
-    log_joint, common = gaussians.log_joint(x, prune=prune)
-    resp = torch.softmax(log_joint, 0)
-    # The largest responsibility is exp(largest log joint - log p(x)).
-    log_prob_norm = log_joint.amax(0).double() - resp.amax(0).double().log()
-    return log_joint, resp.to(x.dtype), log_prob_norm + common
 
 
 def _responsibilities_fake(
@@ -128,8 +116,9 @@ def responsibilities(
     gaussians = _gaussians(x, log_weights, means, precisions_cholesky, covariance_type)
     log_resp, log_prob_norm = x.new_empty(len(x), len(means)), x.new_empty(len(x))
     for rows in _blocks(x, gaussians):
-        log_joint, _, log_prob_norm[rows] = _posterior(x[rows], gaussians, prune=False)
+        log_joint, common = gaussians.log_joint(x[rows], prune=False)
         log_resp[rows] = log_joint.log_softmax(0).T
+        log_prob_norm[rows] = (log_joint.logsumexp(0).double() + common).to(x.dtype)
     return log_resp, log_prob_norm
 
 
@@ -192,13 +181,12 @@ def em_statistics(
     gaussians = _gaussians(x, log_weights, means, precisions_cholesky, covariance_type)
     log_likelihood = means.new_zeros((), dtype=torch.float64)
     for rows in _blocks(x, gaussians):
-        _, resp, log_prob_norm = _posterior(x[rows], gaussians, prune=True)
-        if sample_weight is not None:
-            weights = sample_weight[rows]
-            resp *= weights.to(x.dtype)
-            log_prob_norm *= weights
-        log_likelihood += log_prob_norm.sum()
-        gaussians.add(x[rows], Posterior(resp))
+        weights = None if sample_weight is None else sample_weight[rows].double()
+        log_joint, common = gaussians.log_joint(x[rows], prune=True)
+        resp, log_sum = posterior(log_joint, weights)
+        log_prob = log_sum + common
+        log_likelihood += (log_prob if weights is None else log_prob * weights).sum()
+        gaussians.add(x[rows], resp)
     return *gaussians.statistics(), log_likelihood
 
 

@@ -1,4 +1,4 @@
-"""First and second moments of groups of rows, about given centres."""
+"""Sums over groups of rows: moments about given centres, and counts of categories."""
 
 import torch
 from torch import Tensor
@@ -56,3 +56,45 @@ def moments(
         first += embedding_bag(every, weighted, offsets, mode="sum")
         second += embedding_bag(every, weighted.mul_(difference), offsets, mode="sum")
     return first, second
+
+
+def _count_categories_fake(
+    x: Tensor, index: Tensor, weights: Tensor | None, n_classes: int, n_categories: int
+) -> Tensor:
+    return x.new_empty(n_classes, x.shape[1], n_categories, dtype=torch.float64)
+
+
+@operator(fake=_count_categories_fake)
+def count_categories(
+    x: Tensor, index: Tensor, weights: Tensor | None, n_classes: int, n_categories: int
+) -> Tensor:
+    """How often each category occurs, for each feature and class.
+
+    Parameters
+    ----------
+    x : Tensor
+        ``[N, D]``, uint8 or int64: categories; those outside ``[0, n_categories)`` are passed over.
+    index : Tensor
+        int64 ``[N]``: the class of each row, in ``[0, n_classes)``.
+    weights : Tensor or None
+        ``[N]``, float64: what a row counts. Default: 1.
+    n_classes, n_categories : int
+
+    Returns
+    -------
+    Tensor
+        ``[n_classes, D, n_categories]``, float64.
+    """
+    dims = x.shape[1]
+    counts = x.new_zeros(n_classes * dims * n_categories, dtype=torch.float64)
+    first = torch.arange(dims, device=x.device) * n_categories
+    # Blocks as large as the table, which is added to once for each.
+    rows = max(max(_BLOCK_ELEMENTS, len(counts)) // max(dims, 1), 1)
+    for start in range(0, len(x), rows):
+        part = slice(start, start + rows)
+        value = x[part].long()
+        inside = (value >= 0) & (value < n_categories)
+        cells = value + first + index[part, None] * (dims * n_categories)
+        weight = None if weights is None else weights[part, None].expand(cells.shape)[inside]
+        counts += torch.bincount(cells[inside], weight, minlength=len(counts))
+    return counts.view(n_classes, dims, n_categories)

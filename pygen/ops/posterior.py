@@ -1,8 +1,10 @@
 """Who is responsible for which rows of a block: dense, or only the pairs that matter."""
 
+import math
+
 import torch
 from torch import Tensor
-from torch.nn.functional import threshold
+from torch.nn.functional import pad, threshold
 
 # A responsibility below this adds nothing to a float64 sum over fewer than 1e6 rows, and dropping it keeps denormal
 # numbers, which are slow on many processors, out of the matrix products.
@@ -23,44 +25,81 @@ class Posterior:
     counts : Tensor
         ``[K]``, float64: sum of each component's responsibilities.
     resp : Tensor or None
-        ``[K, n]``, unless only pairs are kept:
+        float64 ``[K, n]``, unless only pairs are kept:
     rows, values, sizes : Tensor
         int64 and float64 ``[P]``, rows and responsibilities by component, and how many each component has, ``[K]``.
     """
 
+    rows: Tensor
+    values: Tensor
+    sizes: Tensor
+
     def __init__(self, resp: Tensor) -> None:
-        resp = threshold(resp.contiguous(), NEGLIGIBLE, 0.0)
-        self.counts = resp.sum(1, dtype=torch.float64)
-        self.resp: Tensor | None = resp
-        pairs = (resp.view(-1) > 0).nonzero().squeeze(1)
-        if len(pairs) < _SPARSE_BELOW * resp.numel():
-            components, n = resp.shape
-            component = torch.div(pairs, n, rounding_mode="floor")
-            self.rows = pairs - component * n
-            self.values = resp.view(-1)[pairs].double()
-            self.sizes = torch.bincount(component, minlength=components)
-            self.resp = None
+        self.resp: Tensor | None = threshold(resp.double(), NEGLIGIBLE, 0.0)
+        self.counts = self.resp.sum(1)
+
+    @classmethod
+    def of_pairs(cls, rows: Tensor, values: Tensor, sizes: Tensor) -> "Posterior":
+        """The posterior of pairs sorted by component."""
+        self = cls.__new__(cls)
+        self.resp, self.rows, self.values, self.sizes = None, rows, values, sizes
+        self.counts = _sums_of_runs(values, sizes)
+        return self
 
     @classmethod
     def of_labels(cls, labels: Tensor, weights: Tensor | None, components: int) -> "Posterior":
         """The posterior of rows that are known to belong to ``labels [n]``."""
-        self = cls.__new__(cls)
-        self.resp = None
-        self.rows = labels.argsort(stable=True)
-        self.sizes = torch.bincount(labels, minlength=components)
-        if weights is None:
-            self.counts = self.sizes.double()
-            self.values = torch.ones_like(labels, dtype=torch.float64)
-        else:
-            self.values = weights.double()[self.rows]
-            self.counts = torch.stack(
-                [part.sum() for part in self.values.split(self.sizes.tolist())]
-            )
-        return self
+        rows = labels.argsort(stable=True)
+        values = torch.ones_like(labels, dtype=torch.float64)
+        if weights is not None:
+            values = weights.double()[rows]
+        return cls.of_pairs(rows, values, torch.bincount(labels, minlength=components))
 
     def members(self) -> list[tuple[Tensor | slice, Tensor]]:
         """For each component the rows that it is responsible for, and by how much (float64)."""
         if self.resp is not None:
-            return [(slice(None), resp) for resp in self.resp.double()]
+            return [(slice(None), resp) for resp in self.resp]
         sizes = self.sizes.tolist()
         return list(zip(self.rows.split(sizes), self.values.split(sizes), strict=True))
+
+
+def _sums_of_runs(values: Tensor, sizes: Tensor) -> Tensor:
+    """Sums of consecutive runs, float64: differences of running sums, whose order no device changes."""
+    return pad(pad(values.cumsum(0), (1, 0))[sizes.cumsum(0)], (1, 0)).diff()
+
+
+def posterior(log_joint: Tensor, weights: Tensor | None) -> tuple[Posterior, Tensor]:
+    """Bayes' rule over components.
+
+    Parameters
+    ----------
+    log_joint : Tensor
+        ``[K, n]``, log of weight times density, up to a constant for each row.
+    weights : Tensor, optional
+        ``[n]``, sample weights.
+
+    Returns
+    -------
+    Posterior
+    log_sum : Tensor
+        ``[n]``, float64: log of the sum over components of ``exp(log_joint)``.
+    """
+    components, n = log_joint.shape
+    top = log_joint.amax(0)
+    matters = log_joint > top + math.log(NEGLIGIBLE)
+    pairs = matters.view(-1).nonzero().squeeze(1)
+    if len(pairs) >= _SPARSE_BELOW * matters.numel():
+        resp = log_joint.softmax(0).double()
+        # The largest responsibility is exp(largest log joint - log of the sum).
+        log_sum = top.double() - resp.amax(0).log()
+        return Posterior(resp if weights is None else resp * weights), log_sum
+    component = torch.div(pairs, n, rounding_mode="floor")
+    rows = pairs - component * n
+    values = (log_joint.view(-1)[pairs] - top[rows]).double().exp_()
+    by_row = rows.argsort(stable=True)
+    totals = _sums_of_runs(values[by_row], torch.bincount(rows, minlength=n))
+    values /= totals[rows]
+    if weights is not None:
+        values *= weights[rows]
+    sizes = torch.bincount(component, minlength=components)
+    return Posterior.of_pairs(rows, values, sizes), top.double() + totals.log()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.library import opcheck
 
-from pygen.ops import em_statistics, grouped_statistics, native, responsibilities
+from pygen.ops import count_categories, em_statistics, grouped_statistics, native, responsibilities
 from pygen.ops.diagonal import diagonal_log_joint
 from pygen.ops.moments import moments
 
@@ -323,3 +323,19 @@ def test_diagonal_log_joint_equals_its_definition_in_every_kernel(shape, dtype):
         torch.testing.assert_close(relative.double(), expected, rtol=1e-5, atol=1e-3)
         torch.testing.assert_close(largest, wanted.amax(0), rtol=1e-6, atol=1e-6)
     opcheck(torch.ops.pygen.diagonal_log_joint, (x, means, precisions, constant))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_count_categories_equals_its_definition_in_every_kernel(dtype, weighted):
+    g = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 12, (500, 130), generator=g).to(dtype)  # two categories are passed over
+    index = torch.randint(0, 3, (500,), generator=g)
+    weights = torch.rand(500, generator=g, dtype=torch.float64) if weighted else None
+    one_hot = (x[..., None] == torch.arange(10)).double() * (
+        1 if weights is None else weights[:, None, None]
+    )
+    wanted = torch.zeros(3, 130, 10, dtype=torch.float64).index_add_(0, index, one_hot)
+    for kernel in (count_categories, count_categories.__wrapped__):
+        torch.testing.assert_close(kernel(x, index, weights, 3, 10), wanted, rtol=1e-12, atol=0)
+    opcheck(torch.ops.pygen.count_categories, (x, index, weights, 3, 10))

@@ -1,0 +1,111 @@
+"""Gaussian mixtures: an iteration of EM, scoring, the k-means start; beside scikit-learn's."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.cluster import KMeans
+
+from pygen.density import parameters
+from pygen.density.kmeans import kmeans
+from pygen.random import new_state
+
+ITERATIONS = [
+    ("diag", 10, 20_000, "float32", 2.5),
+    ("diag", 100, 20_000, "float32", 2.0),
+    ("full", 10, 8_000, "float32", 4.5),
+    ("tied", 10, 4_000, "float32", None),
+    ("spherical", 10, 20_000, "float32", None),
+    ("diag", 10, 20_000, "float64", None),
+    ("diag", 100, 20_000, "float64", None),
+    ("full", 10, 8_000, "float64", None),
+    ("tied", 10, 4_000, "float64", None),
+    ("spherical", 10, 20_000, "float64", None),
+]
+# Relative, on the mean log-likelihood; in float32 it is scikit-learn's expanded squares that are off.
+TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
+
+
+@pytest.mark.parametrize(("kind", "n_components", "n", "dtype", "target"), ITERATIONS)
+def test_em_iteration(
+    rows: Callable[..., np.ndarray],
+    mixtures: Callable[..., tuple[Any, Any]],
+    versus: Callable[..., None],
+    kind: str,
+    n_components: int,
+    n: int,
+    dtype: str,
+    target: float | None,
+) -> None:
+    x = rows(n, dtype)
+    model, peer = mixtures(kind, n_components, n, dtype)
+    start = dict(vars(peer))
+    data = model._rows(x, None, reset=True, min_rows=2)
+    current = model._current(data.device)
+
+    def ours() -> tuple[float, np.ndarray, np.ndarray]:
+        sums = model._em_pass(data, current)
+        found = parameters.m_step(*sums[:3], current.means, kind, model.reg_covar)
+        bound = float(sums.log_likelihood / sums.counts.sum())
+        return bound, found.means.numpy(), found.precisions_cholesky.numpy()
+
+    def theirs() -> tuple[float, np.ndarray, np.ndarray]:
+        vars(peer).update(start)
+        bound, log_resp = peer._e_step(x)
+        peer._m_step(x, log_resp)
+        return float(bound), peer.means_, peer.precisions_cholesky_
+
+    def agree(mine: Any, other: Any) -> None:
+        tolerance = TOLERANCE[dtype]
+        assert mine[0] == pytest.approx(other[0], rel=tolerance)
+        for value, expected in zip(mine[1:], other[1:], strict=True):
+            assert np.linalg.norm(value - expected) <= 10 * tolerance * np.linalg.norm(expected)
+
+    case = f"EM iteration, {kind} K={n_components}, {n // 1000}k x 784 {dtype}"
+    versus(case, ours, theirs, agree, target=target)
+
+
+@pytest.mark.parametrize(
+    ("kind", "n_components", "n"),
+    [("diag", 10, 20_000), ("diag", 100, 20_000), ("full", 10, 8_000)],
+)
+def test_score_samples(
+    rows: Callable[..., np.ndarray],
+    mixtures: Callable[..., tuple[Any, Any]],
+    versus: Callable[..., None],
+    kind: str,
+    n_components: int,
+    n: int,
+) -> None:
+    x = rows(n, "float32")
+    model, peer = mixtures(kind, n_components, n, "float32")
+
+    def agree(mine: np.ndarray, other: np.ndarray) -> None:
+        np.testing.assert_allclose(mine.mean(), other.mean(), rtol=TOLERANCE["float32"])
+
+    case = f"score_samples, {kind} K={n_components}, {n // 1000}k x 784 float32"
+    versus(case, lambda: model.score_samples(x), lambda: peer.score_samples(x), agree)
+
+
+@pytest.mark.parametrize("n_clusters", [10, 100])
+def test_kmeans(
+    rows: Callable[..., np.ndarray], versus: Callable[..., None], n_clusters: int
+) -> None:
+    """The same number of steps for both: how many are needed depends on the draws of the start."""
+    x = rows(20_000, "float32")
+    peer = KMeans(n_clusters, n_init=1, max_iter=10, tol=0, random_state=0)
+
+    def ours() -> torch.Tensor:
+        return kmeans(torch.from_numpy(x), n_clusters, new_state(0), max_iter=10, tol=0)[1]
+
+    def inertia(centres: Any) -> float:
+        distances = torch.cdist(torch.from_numpy(x), torch.as_tensor(centres, dtype=torch.float32))
+        return float(distances.amin(1).square().sum())
+
+    def agree(mine: torch.Tensor, other: KMeans) -> None:
+        assert inertia(mine) == pytest.approx(inertia(other.cluster_centers_), rel=0.03)
+
+    case = f"k-means, K={n_clusters}, k-means++ and 10 steps, 20k x 784 float32"
+    versus(case, ours, lambda: peer.fit(x), agree)
