@@ -161,7 +161,16 @@ def scales(parameters: Parameters, covariance_type: str) -> Tensor:
         return factors.reciprocal()
     if covariance_type == "tied":
         factors = factors[None]
-    return torch.stack([invert_lower(factor.T) for factor in factors])
+    lower = torch.zeros_like(factors)
+    for factor, inverse in zip(factors, lower, strict=True):
+        inverse.diagonal().copy_(factor.diagonal().reciprocal())
+        linked = (
+            ((factor.count_nonzero(0) > 1) | (factor.count_nonzero(1) > 1)).nonzero().squeeze(1)
+        )
+        if len(linked):
+            part = factor.index_select(0, linked).index_select(1, linked)
+            inverse[linked[:, None], linked] = invert_lower(part.T)
+    return lower
 
 
 def n_parameters(n_components: int, n_features: int, covariance_type: str) -> int:

@@ -183,11 +183,6 @@ def _sample_diagonal(
         torch.add(means.index_select(0, part), eps.mul_(scale), out=out[start : start + rows])
 
 
-def _padded(matrix: Tensor) -> Tensor:
-    rows, columns = matrix.shape
-    return pad(matrix, (0, -columns % _CHOLESKY_MULTIPLE, 0, -rows % _CHOLESKY_MULTIPLE))
-
-
 def _sample_cholesky(
     state: Tensor, index: Tensor, means: Tensor, scales: Tensor, out: Tensor
 ) -> None:
@@ -206,16 +201,20 @@ def _sample_cholesky(
     ends = torch.searchsorted(
         component, torch.arange(len(means), device=index.device), right=True
     ).tolist()
+    columns = d + -d % 16
+    noise = out.new_zeros(min(_CHOLESKY_ROWS, n + -n % _CHOLESKY_MULTIPLE), columns)
+    product = torch.empty_like(noise)
     for k, (begin, end) in enumerate(pairwise([0, *ends])):
         if begin == end:
             continue
-        factor = _padded(scales[k if len(scales) > 1 else 0])
+        factor = pad(scales[k if len(scales) > 1 else 0], (0, columns - d, 0, columns - d))
         for start in range(begin, end, _CHOLESKY_ROWS):
             members = order[start : min(start + _CHOLESKY_ROWS, end)]
-            eps = _padded(out.index_select(0, members))
-            x = torch.empty_like(eps)
-            for left in range(0, len(factor), _CHOLESKY_COLUMNS):
-                right = min(left + _CHOLESKY_COLUMNS, len(factor))
+            rows = len(members) + -len(members) % _CHOLESKY_MULTIPLE
+            eps, x = noise[:rows], product[:rows]
+            eps[: len(members), :d] = out.index_select(0, members)
+            for left in range(0, columns, _CHOLESKY_COLUMNS):
+                right = min(left + _CHOLESKY_COLUMNS, columns)
                 torch.mm(eps[:, :right], factor[left:right, :right].T, out=x[:, left:right])
             out.index_copy_(0, members, x[: len(members), :d].add_(means[k]))
 
