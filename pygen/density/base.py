@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
@@ -69,6 +69,19 @@ class DensityEstimator(BaseEstimator):
         if random_state is None:
             random_state = getattr(self, "random_state", None)
         return as_seed(random_state)
+
+
+class ClassDensityEstimator(ClassifierMixin, DensityEstimator):
+    """Base of the density models with classes: ``predict`` is Bayes' rule."""
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Mean log-density of the rows in nats; with ``y`` the accuracy of ``predict``, as scikit-learn has it."""
+        if y is None:
+            return super(ClassifierMixin, self).score(X)
+        predicted, y = (
+            np.asarray(v.cpu() if isinstance(v, Tensor) else v) for v in (self.predict(X), y)
+        )
+        return float(np.average(predicted == y, weights=sample_weight))
 
 
 def check_n_samples(estimator: BaseEstimator, n_samples: Any) -> int:

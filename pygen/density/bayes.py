@@ -5,17 +5,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 from torch import Tensor
 
-from pygen.density.base import CHUNK, DensityEstimator, asked_for, check_n_samples, choose
+from pygen.density.base import CHUNK, ClassDensityEstimator, asked_for, check_n_samples, choose
 from pygen.density.rows import Rows, like, resolve_device, to_tensor
 from pygen.random import RandomState, new_state
 
 
-class ClassBayes(ClassifierMixin, DensityEstimator):
+class ClassBayes(ClassDensityEstimator):
     """One density per class, learned from sums over rows; without labels a single density of all rows."""
 
     device: Any
@@ -96,15 +95,6 @@ class ClassBayes(ClassifierMixin, DensityEstimator):
         """``[N]``: log p(x), in nats, for each row of ``X [N, ...]``; with classes, summed over them."""
         check_is_fitted(self)
         return self._score(X, lambda joint: joint.logsumexp(1))
-
-    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Mean log-density of the rows in nats; with ``y`` the accuracy of ``predict``, as scikit-learn has it."""
-        if y is None:
-            return super(ClassifierMixin, self).score(X)
-        predicted, y = (
-            np.asarray(v.cpu() if isinstance(v, Tensor) else v) for v in (self.predict(X), y)
-        )
-        return float(np.average(predicted == y, weights=sample_weight))
 
     def sample(
         self, n_samples: int = 1, *, y: Any = None, random_state: RandomState = None

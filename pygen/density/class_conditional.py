@@ -4,17 +4,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import ClassifierMixin, MetaEstimatorMixin, clone
+from sklearn.base import MetaEstimatorMixin, clone
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from pygen.density.base import DensityEstimator, asked_for, check_n_samples, choose
+from pygen.density.base import ClassDensityEstimator, asked_for, check_n_samples, choose
 from pygen.density.bayes import encode_labels, labelled
 from pygen.density.rows import Rows, like, resolve_device, to_tensor
 from pygen.random import RandomState
 
 
-class ClassConditional(ClassifierMixin, MetaEstimatorMixin, DensityEstimator):
+class ClassConditional(MetaEstimatorMixin, ClassDensityEstimator):
     """One clone of a density model for each class, with the class prior.
 
     Parameters
@@ -100,15 +100,6 @@ class ClassConditional(ClassifierMixin, MetaEstimatorMixin, DensityEstimator):
     def score_samples(self, X: Any) -> Any:
         """``[N]``: log p(x), in nats, summed over the classes, for each row of ``X [N, ...]``."""
         return like(self._joint(X).logsumexp(1), X)
-
-    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Mean log-density of the rows in nats; with ``y`` the accuracy of ``predict``, as scikit-learn has it."""
-        if y is None:
-            return super(ClassifierMixin, self).score(X)
-        predicted, y = (
-            np.asarray(v.cpu() if isinstance(v, Tensor) else v) for v in (self.predict(X), y)
-        )
-        return float(np.average(predicted == y, weights=sample_weight))
 
     def sample(
         self, n_samples: int = 1, *, y: Any = None, random_state: RandomState = None

@@ -108,8 +108,7 @@ def kmeans(
         ``[K, D]``, float64.
     """
     centres = x[kmeans_plusplus(x, n_clusters, state, weights)].double()
-    variances, _ = _variances(x, weights)
-    threshold = tol * variances.mean()
+    threshold = tol * _variances(x, weights).mean()
     labels = torch.full((len(x),), -1, device=x.device)
     for _ in range(max_iter):
         new, distances = _assign(x, centres)
@@ -123,11 +122,11 @@ def kmeans(
     return labels, centres
 
 
-def _variances(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+def _variances(x: Tensor, weights: Tensor | None) -> Tensor:
     zeros = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     counts, sums, scatter = grouped_statistics(x, zeros, x[:1].double(), "diag", weights)
     step = sums[0] / counts[0]
-    return scatter[0] / counts[0] - step.square(), x[0] + step
+    return scatter[0] / counts[0] - step.square()
 
 
 def _assign(x: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:

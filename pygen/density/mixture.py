@@ -354,7 +354,7 @@ class GaussianMixture(DensityEstimator):
             X,
             observed_mask,
             self._feature_shape(),
-            seed=lambda random_state: self._seed(random_state),
+            seed=self._seed,
         )
 
     def _feature_shape(self) -> tuple[int, ...]:
