@@ -20,10 +20,7 @@ import importlib
 import json
 import math
 import os
-import secrets
 import warnings
-from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +30,8 @@ import safetensors.torch
 import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor
+
+from pygen.files import write_files
 
 FORMAT = 1
 CONFIG = "config.json"
@@ -81,7 +80,7 @@ def save(estimator: BaseEstimator, path: str | os.PathLike[str]) -> None:
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder}: expected a folder or nothing, found a file")
-    _write_all(folder, {TENSORS: data, CONFIG: text.encode()})
+    write_files(folder, {TENSORS: data, CONFIG: text.encode()})
 
 
 def load(path: str | os.PathLike[str], device: str | torch.device | None = None) -> Any:
@@ -132,39 +131,6 @@ def load(path: str | os.PathLike[str], device: str | torch.device | None = None)
 
 
 # Writing
-
-
-def _write_all(folder: Path, contents: dict[str, bytes]) -> None:
-    """Write files into a folder, all of them in full before any takes its name."""
-    made = [p for p in (folder, *folder.parents) if not p.exists()]
-    token = secrets.token_hex(4)
-    temporary = {name: folder / f".{name}.{token}.tmp" for name in contents}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, data in contents.items():
-            with temporary[name].open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        for name in contents:
-            temporary[name].replace(folder / name)
-    except BaseException as error:
-        _clean_up(temporary.values(), made)
-        if isinstance(error, OSError):
-            raise OSError(
-                error.errno,
-                f"{folder}: could not write {' and '.join(contents)}: {error.strerror or error}",
-            ) from error
-        raise
-
-
-def _clean_up(files: Iterable[Path], folders: Iterable[Path]) -> None:
-    for file in files:
-        with suppress(OSError):
-            file.unlink()
-    for folder in folders:
-        with suppress(OSError):  # a folder that somebody else has begun to use stays
-            folder.rmdir()
 
 
 def _describe(estimator: BaseEstimator, key: str, tensors: dict[str, Tensor]) -> dict[str, Any]:

@@ -21,8 +21,10 @@ from pygen.cli.pixels import Pixels
 from pygen.cli.runs import Run, new_run, write_run
 from pygen.data import NAMES
 from pygen.density import ClassConditional, GaussianBayes, GaussianMixture, NaiveBayes
+from pygen.files import write_file
+from pygen.pictures import Picture, beside, grid, save_png
 from pygen.random import as_seed
-from pygen.report import Page, Picture, Section, Table, beside, grid, render, save_png, write_file
+from pygen.report import Page, Section, Table, render
 
 SAMPLES_PER_CLASS = 10
 HELD_OUT = 0.3

@@ -21,8 +21,8 @@ import torch
 
 import pygen
 from pygen.cli.pixels import Pixels
+from pygen.files import write_file
 from pygen.io import CONFIG, TENSORS
-from pygen.report import write_file
 
 FORMAT = 1
 RECORD = "run.json"

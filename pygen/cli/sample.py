@@ -10,7 +10,8 @@ import numpy as np
 
 from pygen.cli import options
 from pygen.cli.runs import read_run
-from pygen.report import grid, save_png, write_file
+from pygen.files import write_file
+from pygen.pictures import grid, save_png
 
 
 def run(asked: options.Sample) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pygen.report.pictures import Picture, png_bytes
+from pygen.pictures import Picture, png_bytes
 
 
 @dataclass(frozen=True)

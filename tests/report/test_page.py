@@ -6,7 +6,8 @@ import base64
 
 import torch
 
-from pygen.report import Page, Section, Table, grid, png_bytes, render
+from pygen.pictures import grid, png_bytes
+from pygen.report import Page, Section, Table, render
 
 HOSTILE = "<script>alert('1 < 2 & \"3\"')</script>"
 ESCAPED = "&lt;script&gt;alert(&#39;1 &lt; 2 &amp; &#34;3&#34;&#39;)&lt;/script&gt;"

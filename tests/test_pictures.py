@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pygen.report import beside, grid, png_bytes, save_png, write_file
+from pygen.files import write_file
+from pygen.pictures import beside, grid, png_bytes, save_png
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from pygen.report.files import write_file
+from pygen.files import write_file
 
 Picture: TypeAlias = Image.Image
 
