@@ -13,6 +13,11 @@ namespace pygen {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
+template <class T>
+T* data(const Tensor& tensor) {
+  return static_cast<T*>(tensor.data_ptr());
+}
+
 inline void* current_stream(const Tensor& x) {
   STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream != nullptr, "this torch was built without CUDA");
   void* stream = nullptr;

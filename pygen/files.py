@@ -74,7 +74,7 @@ def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
         for name in contents:
             temporary[name].replace(folder / name)
     except BaseException:
-        for file in temporary.values():
+        for path in temporary.values():
             with suppress(OSError):
-                file.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
         raise

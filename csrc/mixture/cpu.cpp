@@ -1,50 +1,61 @@
 // The mixture family on the CPU. CMake compiles this file once per instruction set, PYGEN_ISA naming the namespace.
 // Sums run in an order that depends on the sizes alone, never on the threads.
-#include <cstring>
+#include <cmath>
 
+#include "../lanes.h"
 #include "mixture.h"
 
 namespace pygen::PYGEN_ISA {
 namespace {
 
-// Rows that share each load and store of the sums.
-constexpr int kTogether = 4;
+// Rows that share each load and store of the sums; columns they are taken over before rows kAhead pairs later, which
+// lie anywhere, are asked for from memory.
+constexpr int kTogether = 4, kStretch = 64, kAhead = 32;
 
 template <int Rows, class T>
-void add_rows(const Moments<T>& a, int64_t pair, int64_t begin, int64_t columns, const double* __restrict__ mean,
-              double* __restrict__ first, double* __restrict__ second) {
+void add_rows(const T* x, int64_t dims, const Pair* pairs, const Pair* last, int64_t columns,
+              const double* __restrict__ mean, double* __restrict__ first, double* __restrict__ second) {
   const T* __restrict__ row[Rows];
+  const T* ahead[Rows];
   double weight[Rows];
   for (int i = 0; i < Rows; ++i) {
-    row[i] = a.x + a.rows[pair + i] * a.dims + begin;
-    weight[i] = a.weights[pair + i];
+    const Pair* later = pairs + i + kAhead < last ? pairs + i + kAhead : pairs + i;
+    row[i] = x + pairs[i].row * dims;
+    ahead[i] = x + later->row * dims;
+    weight[i] = pairs[i].weight;
   }
-  for (int64_t j = 0; j < columns; ++j) {
-    double linear = first[j], square = second[j];
-    for (int i = 0; i < Rows; ++i) {
-      const double difference = static_cast<double>(row[i][j]) - mean[j];
-      const double weighted = weight[i] * difference;
-      linear += weighted;
-      square += weighted * difference;
+  for (int64_t begin = 0; begin < columns; begin += kStretch) {
+    const int64_t end = begin + kStretch < columns ? begin + kStretch : columns;
+    for (int i = 0; i < Rows; ++i)
+      for (int64_t j = begin; j < end; j += 64 / sizeof(T)) __builtin_prefetch(ahead[i] + j, 0, 2);
+    for (int64_t j = begin; j < end; ++j) {
+      double linear = first[j], square = second[j];
+      for (int i = 0; i < Rows; ++i) {
+        const double difference = static_cast<double>(row[i][j]) - mean[j];
+        const double weighted = weight[i] * difference;
+        linear += weighted;
+        square += weighted * difference;
+      }
+      first[j] = linear;
+      second[j] = square;
     }
-    first[j] = linear;
-    second[j] = square;
   }
 }
 
 template <class T>
 void moments(const Moments<T>& a, int64_t begin, int64_t end) {
   const int64_t columns = end - begin;
-  int64_t pair = 0;
-  for (int64_t k = 0; k < a.components; ++k) {
-    const double* __restrict__ mean = a.means + k * a.dims + begin;
-    double* __restrict__ first = a.first + k * a.dims + begin;
-    double* __restrict__ second = a.second + k * a.dims + begin;
-    for (int64_t j = 0; j < columns; ++j) first[j] = second[j] = 0;
-    const int64_t last = pair + a.sizes[k];
-    for (; pair + kTogether <= last; pair += kTogether)
-      add_rows<kTogether>(a, pair, begin, columns, mean, first, second);
-    for (; pair < last; ++pair) add_rows<1>(a, pair, begin, columns, mean, first, second);
+  const T* x = a.x + begin;
+  const Pair *pair = a.pairs, *last = a.pairs + a.n_pairs;
+  while (pair < last) {
+    const int64_t offset = pair->group * a.dims + begin;
+    const double* mean = a.means + offset;
+    double *first = a.first + offset, *second = a.second + offset;
+    const Pair* stop = pair + 1;
+    while (stop < last && stop->group == pair->group) ++stop;
+    for (; pair + kTogether <= stop; pair += kTogether)
+      add_rows<kTogether>(x, a.dims, pair, last, columns, mean, first, second);
+    for (; pair < stop; ++pair) add_rows<1>(x, a.dims, pair, last, columns, mean, first, second);
   }
 }
 
@@ -62,21 +73,8 @@ void count(const Counts<T>& a, int64_t begin, int64_t end) {
   }
 }
 
-#ifdef __AVX512F__
-constexpr int kVectorBytes = 64, kTileComponents = 2;  // 16 sums of 32 registers: each load of a row serves two
-#elif defined(__AVX2__)
-constexpr int kVectorBytes = 32, kTileComponents = 1;  // 8 sums of 16 registers
-#else
-constexpr int kVectorBytes = 16, kTileComponents = 1;
-#endif
-
-template <class T>
-struct Vector {
-  static constexpr int kLanes = kVectorBytes / sizeof(T);
-  typedef T Lanes __attribute__((vector_size(kVectorBytes)));
-  // Not by value: how a vector is returned depends on the instruction set.
-  static void load(const T* from, Lanes& lanes) { std::memcpy(&lanes, from, sizeof lanes); }
-};
+// Means that share each load of a row: with 32 registers 16 sums.
+constexpr int kTileComponents = kRegisters == 32 ? 2 : 1;
 
 // sum_d precision_d (x_d - mean_d)^2 for each of `Components` means and `Rows` rows, all consecutive.
 template <int Components, int Rows, class T>
@@ -100,8 +98,7 @@ void squared_distances(const T* x, int64_t dims, const T* mean, const T* precisi
   }
   for (int k = 0; k < Components; ++k) {
     for (int row = 0; row < Rows; ++row) {
-      double total = 0;
-      for (int lane = 0; lane < V::kLanes; ++lane) total += sums[k][row][lane];
+      double total = V::sum(sums[k][row]);
       for (int64_t rest = d; rest < dims; ++rest) {
         const double difference = static_cast<double>(x[row * dims + rest]) - mean[k * dims + rest];
         total += difference * difference * precision[k * dims + rest];
@@ -130,8 +127,11 @@ double exact_squared_distance(const float* x, int64_t dims, const double* mean, 
 // Float32 leaves an error of 1e-4 nats: a row that more than one component may have is done again in float64. Below
 // e^-20 a share of 2e-9 is wrong by less than float32 can tell.
 constexpr double kClose = 20;
+// log(1e-18): as pygen/ops/posterior.py has it.
+constexpr double kLogNegligible = -41.44653167389282;
 
-void settle(const LogJoint<float>& a, int64_t row, double* joint, double* largest) {
+// From log joint densities of a row, `joint` every kTileRows, and the largest of them.
+void settle(const Diagonal<float>& a, int64_t row, double* joint, double* largest) {
   int64_t close = 0;
   for (int64_t k = 0; k < a.components; ++k) close += joint[k * kTileRows] > *largest - kClose;
   if (close < 2) return;
@@ -147,10 +147,11 @@ void settle(const LogJoint<float>& a, int64_t row, double* joint, double* larges
   }
 }
 
-void settle(const LogJoint<double>&, int64_t, double*, double*) {}
+void settle(const Diagonal<double>&, int64_t, double*, double*) {}
 
+// Log joint densities of `Rows` rows, [components][kTileRows], and the largest of each row.
 template <int Rows, class T>
-void tile(const LogJoint<T>& a, int64_t first, double* joint) {
+void tile(const Diagonal<T>& a, int64_t first, double* joint, double* largest) {
   const T* x = a.x + first * a.dims;
   int64_t k = 0;
   for (; k + kTileComponents <= a.components; k += kTileComponents)
@@ -161,26 +162,55 @@ void tile(const LogJoint<T>& a, int64_t first, double* joint) {
   for (k = 0; k < a.components; ++k)
     for (int row = 0; row < Rows; ++row) joint[k * kTileRows + row] = a.constant[k] - 0.5 * joint[k * kTileRows + row];
   for (int row = 0; row < Rows; ++row) {
-    double largest = joint[row];
+    largest[row] = joint[row];
     for (k = 1; k < a.components; ++k)
-      if (joint[k * kTileRows + row] > largest) largest = joint[k * kTileRows + row];
-    settle(a, first + row, joint + row, &largest);
-    a.largest[first + row] = largest;
-    for (k = 0; k < a.components; ++k)
-      a.relative[k * a.n + first + row] = static_cast<T>(joint[k * kTileRows + row] - largest);
+      if (joint[k * kTileRows + row] > largest[row]) largest[row] = joint[k * kTileRows + row];
+    if (a.settle) settle(a, first + row, joint + row, largest + row);
+  }
+}
+
+// Rows [begin, end) tile by tile; `each` is given a row, its log joint densities and the largest.
+template <class T, class Each>
+void tiles(const Diagonal<T>& a, int64_t begin, int64_t end, double* joint, const Each& each) {
+  double largest[kTileRows];
+  while (begin < end) {
+    const bool whole = begin + kTileRows <= end;
+    whole ? tile<kTileRows>(a, begin, joint, largest) : tile<1>(a, begin, joint, largest);
+    for (int row = 0; row < (whole ? kTileRows : 1); ++row, ++begin) each(begin, joint + row, largest[row]);
   }
 }
 
 template <class T>
-void log_joint(const LogJoint<T>& a, int64_t begin, int64_t end, double* scratch) {
-  int64_t row = begin;
-  for (; row + kTileRows <= end; row += kTileRows) tile<kTileRows>(a, row, scratch);
-  for (; row < end; ++row) tile<1>(a, row, scratch);
+void log_joint(const Diagonal<T>& a, int64_t begin, int64_t end, double* scratch, T* relative, double* largest) {
+  tiles(a, begin, end, scratch, [&](int64_t row, const double* joint, double top) {
+    largest[row] = top;
+    for (int64_t k = 0; k < a.components; ++k) relative[k * a.n + row] = static_cast<T>(joint[k * kTileRows] - top);
+  });
+}
+
+template <class T>
+int64_t posterior(const Diagonal<T>& a, int64_t begin, int64_t end, const double* weights, double* scratch, Pair* pairs,
+                  double* log_likelihood) {
+  Pair* next = pairs;
+  tiles(a, begin, end, scratch, [&](int64_t row, const double* joint, double top) {
+    Pair* const first = next;
+    double total = 0;
+    for (int64_t k = 0; k < a.components; ++k) {
+      const double relative = joint[k * kTileRows] - top;
+      if (!(relative > kLogNegligible)) continue;
+      *next = {row, k, std::exp(relative)};
+      total += (next++)->weight;
+    }
+    const double weight = weights ? weights[row] : 1;
+    for (Pair* pair = first; pair < next; ++pair) pair->weight *= weight / total;
+    *log_likelihood += weight * (top + std::log(total));
+  });
+  return next - pairs;
 }
 
 }  // namespace
 
-const MixtureKernels kMixture = {moments<float>,    moments<double>, log_joint<float>,
-                                 log_joint<double>, count<uint8_t>,  count<int64_t>};
+const MixtureKernels kMixture = {moments<float>,   moments<double>,   log_joint<float>, log_joint<double>,
+                                 posterior<float>, posterior<double>, count<uint8_t>,   count<int64_t>};
 
 }  // namespace pygen::PYGEN_ISA

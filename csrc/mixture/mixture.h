@@ -4,40 +4,58 @@
 
 namespace pygen {
 
-// Rows of x [N, dims] grouped by component: `rows` and `weights` list those of component 0 first, `sizes` says how many
-// each component has. Sets columns [begin, end) of first and second [components, dims] to the sums of w (x - mean) and
-// w (x - mean)^2.
+// A row, a group that has it, and with what weight.
+struct Pair {
+  int64_t row;
+  int64_t group;
+  double weight;
+};
+
+// Sums first and second [groups, dims] of w (x - mean) and w (x - mean)^2, and pairs of which those of one group lie
+// together, to be added to them.
 template <class T>
 struct Moments {
   const T* x;
-  const int64_t* rows;
-  const double* weights;
-  const int64_t* sizes;
+  const Pair* pairs;
+  int64_t n_pairs;
   const double* means;
   double* first;
   double* second;
-  int64_t components;
   int64_t dims;
-  void (*run)(const Moments& arguments, int64_t begin, int64_t end);
 };
 
-// Log joint densities of rows [begin, end) of x [n, dims]: largest [n], and relative [components, n] less it. The
-// parameters [components, dims] come in float64 and rounded to T; `scratch` takes kTileRows doubles per component.
+// Adds to columns [begin, end) of the sums.
 template <class T>
-struct LogJoint {
+using AddMoments = void (*)(const Moments<T>& moments, int64_t begin, int64_t end);
+
+// Gaussians with independent features, and rows x [n, dims]. The parameters [components, dims] come in float64 and
+// rounded to T.
+template <class T>
+struct Diagonal {
   const T* x;
   const T* means;
   const T* precisions;
   const double* exact_means;
   const double* exact_precisions;
   const double* constant;
-  T* relative;
-  double* largest;
   int64_t n;
   int64_t components;
   int64_t dims;
-  void (*run)(const LogJoint& arguments, int64_t begin, int64_t end, double* scratch);
+  bool settle;  // whether close calls are done again in float64
 };
+
+// Log joint densities of rows [begin, end): largest [n], and relative [components, n] less it. `scratch` takes
+// kTileRows doubles per component.
+template <class T>
+using LogJoint = void (*)(const Diagonal<T>& gaussians, int64_t begin, int64_t end, double* scratch, T* relative,
+                          double* largest);
+
+// Bayes' rule for rows [begin, end): writes the pairs that matter by row, at most one per row and component, with
+// weights [n] (null: 1) times the responsibility; gives their number and adds to the log-likelihood. `scratch` as
+// above.
+template <class T>
+using Posterior = int64_t (*)(const Diagonal<T>& gaussians, int64_t begin, int64_t end, const double* weights,
+                              double* scratch, Pair* pairs, double* log_likelihood);
 
 // Adds, for columns [begin, end) of x [n, dims], the weight of each row (1 where weights is null) to
 // counts [classes, dims, categories] at the row's class and the value's category; values outside are passed over.
@@ -57,10 +75,12 @@ struct Counts {
 constexpr int kTileRows = 8;
 
 struct MixtureKernels {
-  decltype(Moments<float>::run) moments_float;
-  decltype(Moments<double>::run) moments_double;
-  decltype(LogJoint<float>::run) log_joint_float;
-  decltype(LogJoint<double>::run) log_joint_double;
+  AddMoments<float> moments_float;
+  AddMoments<double> moments_double;
+  LogJoint<float> log_joint_float;
+  LogJoint<double> log_joint_double;
+  Posterior<float> posterior_float;
+  Posterior<double> posterior_double;
   decltype(Counts<uint8_t>::run) count_bytes;
   decltype(Counts<int64_t>::run) count_integers;
 };

@@ -1,4 +1,6 @@
 // Binds the mixture family's kernels to the operators that pygen/ops defines.
+#include <algorithm>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -24,55 +26,85 @@ ScalarType check_rows(const Tensor& x, const Tensor& means) {
   return dtype;
 }
 
-template <class T>
-T* data(const Tensor& tensor) {
-  return static_cast<T*>(tensor.data_ptr());
-}
+// Pairs that are sorted by group together: their rows are still in cache when the second group comes to them, and
+// there are enough for each group.
+constexpr int64_t kSorted = 128, kSortedPerGroup = 16;
+constexpr int64_t kColumns = 64;  // columns a thread takes at least: whole cache lines of every row
 
-void check_groups(const Tensor& rows, const Tensor& sizes, int64_t n) {
-  const int64_t *size = data<int64_t>(sizes), *row = data<int64_t>(rows);
-  int64_t total = 0;
-  for (int64_t k = 0; k < sizes.size(0); ++k) {
-    STD_TORCH_CHECK(size[k] >= 0, "sizes must not be negative");
-    total += size[k];
+// Appends pairs sorted by group, those of a group in their order, and adds their weights to counts [groups].
+void sort_pairs(const Pair* pairs, int64_t n, double* counts, std::vector<int64_t>& places, std::vector<Pair>& sorted) {
+  std::fill(places.begin(), places.end(), 0);
+  for (int64_t i = 0; i < n; ++i) {
+    counts[pairs[i].group] += pairs[i].weight;
+    ++places[pairs[i].group + 1];
   }
-  STD_TORCH_CHECK(total == rows.size(0), "sizes must add up to the number of rows");
-  for (int64_t pair = 0; pair < total; ++pair)
-    STD_TORCH_CHECK(row[pair] >= 0 && row[pair] < n, "rows must lie in [0, N)");
+  for (size_t group = 1; group < places.size(); ++group) places[group] += places[group - 1];
+  const size_t begin = sorted.size();
+  sorted.resize(begin + n);
+  for (int64_t i = 0; i < n; ++i) sorted[begin + places[pairs[i].group]++] = pairs[i];
 }
 
-std::tuple<Tensor, Tensor> moments_cpu(const Tensor& x_in, const Tensor& rows_in, const Tensor& weights_in,
-                                       const Tensor& sizes_in, const Tensor& means_in) {
-  constexpr int64_t kGrain = 64;  // columns a thread takes at least: whole cache lines of every row
-  const ScalarType dtype = check_rows(x_in, means_in);
-  const Tensor x = torch::stable::contiguous(x_in), rows = torch::stable::contiguous(rows_in),
-               weights = torch::stable::contiguous(weights_in), sizes = torch::stable::contiguous(sizes_in),
-               means = torch::stable::contiguous(means_in);
-  const int64_t components = means.size(0), dims = means.size(1);
-  STD_TORCH_CHECK(rows.dim() == 1, "rows must be int64 [P]");
-  check(rows, "rows must be int64 [P]", ScalarType::Long, 1, rows.size(0), 0);
-  check(weights, "weights must be float64 [P], as many as rows", ScalarType::Double, 1, rows.size(0), 0);
-  check(sizes, "sizes must be int64 [K], as many as means", ScalarType::Long, 1, components, 0);
-  check_groups(rows, sizes, x.size(0));
-  Tensor first = torch::stable::empty_like(means), second = torch::stable::empty_like(means);
-  const MixtureKernels& kernels = PYGEN_BEST(kMixture);
-  const auto run = [&](auto type, auto kernel) {
-    using T = decltype(type);
-    const Moments<T> arguments = {data<T>(x),
-                                  data<int64_t>(rows),
-                                  data<double>(weights),
-                                  data<int64_t>(sizes),
+struct Sums {
+  explicit Sums(const Tensor& means)
+      : means(means),
+        counts(torch::stable::new_empty(means, {means.size(0)})),
+        first(torch::stable::empty_like(means)),
+        second(torch::stable::empty_like(means)) {
+    for (Tensor* sums : {&counts, &first, &second}) torch::stable::zero_(*sums);
+  }
+
+  template <class T>
+  void add(const T* x, const std::vector<Pair>& sorted, AddMoments<T> run) {
+    const Moments<T> arguments = {x,
+                                  sorted.data(),
+                                  static_cast<int64_t>(sorted.size()),
                                   data<double>(means),
                                   data<double>(first),
                                   data<double>(second),
-                                  components,
-                                  dims,
-                                  kernel};
-    torch::stable::parallel_for(0, dims, kGrain,
-                                [&](int64_t begin, int64_t end) { arguments.run(arguments, begin, end); });
-  };
-  dtype == ScalarType::Float ? run(float{}, kernels.moments_float) : run(double{}, kernels.moments_double);
-  return {first, second};
+                                  means.size(1)};
+    torch::stable::parallel_for(0, means.size(1), kColumns,
+                                [&](int64_t begin, int64_t end) { run(arguments, begin, end); });
+  }
+
+  const Tensor means;
+  Tensor counts, first, second;
+};
+
+std::tuple<Tensor, Tensor, Tensor> moments_cpu(const Tensor& x_in, const Tensor& groups_in, const Tensor& means_in,
+                                               const std::optional<Tensor>& weights_in,
+                                               const std::optional<Tensor>& rows_in) {
+  const ScalarType dtype = check_rows(x_in, means_in);
+  const Tensor x = torch::stable::contiguous(x_in), groups = torch::stable::contiguous(groups_in);
+  const int64_t components = means_in.size(0);
+  STD_TORCH_CHECK(groups.dim() == 1, "groups must be int64 [P]");
+  const int64_t n = groups.size(0);
+  check(groups, "groups must be int64 [P]", ScalarType::Long, 1, n, 0);
+  std::optional<Tensor> weights, rows;
+  if (weights_in.has_value()) {
+    check(*weights_in, "weights must be float64 [P], as many as groups", ScalarType::Double, 1, n, 0);
+    weights = torch::stable::contiguous(*weights_in);
+  }
+  if (rows_in.has_value()) {
+    check(*rows_in, "rows must be int64 [P], as many as groups", ScalarType::Long, 1, n, 0);
+    rows = torch::stable::contiguous(*rows_in);
+  }
+  STD_TORCH_CHECK(rows || n == x.size(0), "groups must be as many as rows of x where rows are not given");
+  Sums sums(torch::stable::contiguous(means_in));
+  std::vector<Pair> pairs(n), sorted;
+  sorted.reserve(n);
+  for (int64_t i = 0; i < n; ++i) {
+    pairs[i] = {rows ? data<int64_t>(*rows)[i] : i, data<int64_t>(groups)[i], weights ? data<double>(*weights)[i] : 1};
+    STD_TORCH_CHECK(pairs[i].row >= 0 && pairs[i].row < x.size(0), "rows must lie in [0, N)");
+    STD_TORCH_CHECK(pairs[i].group >= 0 && pairs[i].group < components, "groups must lie in [0, K)");
+  }
+  const int64_t step = std::max(kSorted, kSortedPerGroup * components);
+  std::vector<int64_t> places(components + 1);
+  for (int64_t i = 0; i < n; i += step)
+    sort_pairs(pairs.data() + i, std::min(step, n - i), data<double>(sums.counts), places, sorted);
+  const MixtureKernels& kernels = PYGEN_BEST(kMixture);
+  dtype == ScalarType::Float ? sums.add(data<float>(x), sorted, kernels.moments_float)
+                             : sums.add(data<double>(x), sorted, kernels.moments_double);
+  return {sums.counts, sums.first, sums.second};
 }
 
 template <class T>
@@ -81,48 +113,118 @@ std::vector<T> rounded(const Tensor& tensor) {
   return std::vector<T>(from, from + tensor.numel());
 }
 
-std::tuple<Tensor, Tensor> diagonal_log_joint_cpu(const Tensor& x_in, const Tensor& means_in,
-                                                  const Tensor& precisions_in, const Tensor& constant_in) {
-  constexpr int64_t kGrain = 8 * kTileRows;  // rows a thread takes at least: whole tiles, some 100 us of work
-  const ScalarType dtype = check_rows(x_in, means_in);
-  const Tensor x = torch::stable::contiguous(x_in), means = torch::stable::contiguous(means_in),
-               precisions = torch::stable::contiguous(precisions_in), constant = torch::stable::contiguous(constant_in);
-  const int64_t n = x.size(0), components = means.size(0), dims = means.size(1);
+// Gaussians with independent features as the kernels take them, from tensors that are checked.
+template <class T>
+struct Parameters {
+  Parameters(const Tensor& x, const Tensor& means_in, const Tensor& precisions_in, const Tensor& constant_in,
+             bool settle)
+      : x(torch::stable::contiguous(x)),
+        means(torch::stable::contiguous(means_in)),
+        precisions(torch::stable::contiguous(precisions_in)),
+        constant(torch::stable::contiguous(constant_in)),
+        mean(rounded<T>(means)),
+        precision(rounded<T>(precisions)),
+        kernel{data<T>(this->x),       mean.data(), precision.data(), data<double>(means), data<double>(precisions),
+               data<double>(constant), x.size(0),   means.size(0),    means.size(1),       settle} {}
+
+  const Tensor x, means, precisions, constant;
+  const std::vector<T> mean, precision;
+  const Diagonal<T> kernel;
+};
+
+ScalarType check_diagonal(const Tensor& x, const Tensor& means, const Tensor& precisions, const Tensor& constant) {
+  const ScalarType dtype = check_rows(x, means);
+  const int64_t components = means.size(0);
   STD_TORCH_CHECK(components > 0, "means must have a component");
-  check(precisions, "precisions must be float64 [K, D] as means are", ScalarType::Double, 2, components, dims);
+  check(precisions, "precisions must be float64 [K, D] as means are", ScalarType::Double, 2, components, means.size(1));
   check(constant, "constant must be float64 [K], as many as means", ScalarType::Double, 1, components, 0);
+  return dtype;
+}
+
+std::tuple<Tensor, Tensor> diagonal_log_joint_cpu(const Tensor& x, const Tensor& means, const Tensor& precisions,
+                                                  const Tensor& constant, bool settle) {
+  constexpr int64_t kGrain = 8;  // tiles a thread takes at least: some 100 us of work
+  const ScalarType dtype = check_diagonal(x, means, precisions, constant);
+  const int64_t n = x.size(0), components = means.size(0);
   Tensor relative = torch::stable::new_empty(x, {components, n}, dtype);
   Tensor largest = torch::stable::new_empty(x, {n}, ScalarType::Double);
-  const MixtureKernels& kernels = PYGEN_BEST(kMixture);
   const auto run = [&](auto type, auto kernel) {
     using T = decltype(type);
-    const std::vector<T> mean = rounded<T>(means), precision = rounded<T>(precisions);
-    const LogJoint<T> arguments = {data<T>(x),
-                                   mean.data(),
-                                   precision.data(),
-                                   data<double>(means),
-                                   data<double>(precisions),
-                                   data<double>(constant),
-                                   data<T>(relative),
-                                   data<double>(largest),
-                                   n,
-                                   components,
-                                   dims,
-                                   kernel};
-    torch::stable::parallel_for(0, (n + kTileRows - 1) / kTileRows, kGrain / kTileRows,
-                                [&](int64_t begin, int64_t end) {
-                                  std::vector<double> scratch(components * kTileRows);
-                                  const int64_t last = end * kTileRows;
-                                  arguments.run(arguments, begin * kTileRows, last < n ? last : n, scratch.data());
-                                });
+    const Parameters<T> parameters(x, means, precisions, constant, settle);
+    torch::stable::parallel_for(0, (n + kTileRows - 1) / kTileRows, kGrain, [&](int64_t begin, int64_t end) {
+      std::vector<double> scratch(components * kTileRows);
+      kernel(parameters.kernel, begin * kTileRows, std::min(end * kTileRows, n), scratch.data(), data<T>(relative),
+             data<double>(largest));
+    });
   };
+  const MixtureKernels& kernels = PYGEN_BEST(kMixture);
   dtype == ScalarType::Float ? run(float{}, kernels.log_joint_float) : run(double{}, kernels.log_joint_double);
   return {relative, largest};
 }
 
+template <class T>
+double diagonal_em(const Diagonal<T>& a, const double* weights, Posterior<T> posterior, AddMoments<T> add, Sums& sums) {
+  // Rows of a block, whose pairs are written together; rows of a chunk, which is still in cache when its moments are
+  // taken and whose pairs take a few MB at most.
+  constexpr int64_t kBlock = 8 * kTileRows, kElements = int64_t{1} << 21, kPairs = int64_t{1} << 18;
+  const int64_t limit = std::min(kElements / std::max(a.dims, int64_t{1}), kPairs / a.components);
+  const int64_t blocks = std::min(std::max(limit / kBlock, int64_t{1}), (a.n + kBlock - 1) / kBlock);
+  const int64_t capacity = kBlock * a.components;
+  // Not touched as a whole: most rows have one pair.
+  const std::unique_ptr<Pair[]> pairs(new Pair[blocks * capacity]);
+  std::vector<int64_t> sizes(blocks), places(a.components + 1);
+  std::vector<double> log_likelihoods(blocks);
+  std::vector<Pair> chunk, sorted;
+  double log_likelihood = 0;
+  for (int64_t start = 0; start < a.n; start += blocks * kBlock) {
+    const int64_t count = std::min(blocks, (a.n - start + kBlock - 1) / kBlock);
+    torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+      std::vector<double> scratch(a.components * kTileRows);
+      for (int64_t block = begin; block < end; ++block) {
+        const int64_t row = start + block * kBlock;
+        log_likelihoods[block] = 0;
+        sizes[block] = posterior(a, row, std::min(row + kBlock, a.n), weights, scratch.data(),
+                                 pairs.get() + block * capacity, &log_likelihoods[block]);
+      }
+    });
+    chunk.clear();
+    sorted.clear();
+    for (int64_t block = 0; block < count; ++block) {
+      const Pair* first = pairs.get() + block * capacity;
+      chunk.insert(chunk.end(), first, first + sizes[block]);
+      log_likelihood += log_likelihoods[block];
+    }
+    sort_pairs(chunk.data(), static_cast<int64_t>(chunk.size()), data<double>(sums.counts), places, sorted);
+    sums.add(a.x, sorted, add);
+  }
+  return log_likelihood;
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> diagonal_em_cpu(const Tensor& x, const Tensor& means,
+                                                           const Tensor& precisions, const Tensor& constant,
+                                                           const std::optional<Tensor>& weights_in) {
+  const ScalarType dtype = check_diagonal(x, means, precisions, constant);
+  std::optional<Tensor> weights;
+  if (weights_in.has_value()) {
+    check(*weights_in, "sample_weight must be float64 [N], as many as rows of x", ScalarType::Double, 1, x.size(0), 0);
+    weights = torch::stable::contiguous(*weights_in);
+  }
+  Sums sums(torch::stable::contiguous(means));
+  Tensor log_likelihood = torch::stable::new_empty(means, {});
+  const auto run = [&](auto type, auto posterior, auto moments) {
+    using T = decltype(type);
+    const Parameters<T> parameters(x, means, precisions, constant, true);
+    *data<double>(log_likelihood) =
+        diagonal_em<T>(parameters.kernel, weights ? data<double>(*weights) : nullptr, posterior, moments, sums);
+  };
+  const MixtureKernels& kernels = PYGEN_BEST(kMixture);
+  dtype == ScalarType::Float ? run(float{}, kernels.posterior_float, kernels.moments_float)
+                             : run(double{}, kernels.posterior_double, kernels.moments_double);
+  return {sums.counts, sums.first, sums.second, log_likelihood};
+}
+
 Tensor count_categories_cpu(const Tensor& x_in, const Tensor& index_in, const std::optional<Tensor>& weights_in,
                             int64_t classes, int64_t categories) {
-  constexpr int64_t kGrain = 64;  // columns a thread takes at least: whole cache lines of every row
   const ScalarType dtype = x_in.scalar_type();
   STD_TORCH_CHECK(x_in.dim() == 2 && (dtype == ScalarType::Byte || dtype == ScalarType::Long),
                   "x must be uint8 or int64 [N, D]");
@@ -146,7 +248,7 @@ Tensor count_categories_cpu(const Tensor& x_in, const Tensor& index_in, const st
     const Counts<T> arguments = {data<T>(x),           label, weights ? data<double>(*weights) : nullptr,
                                  data<double>(counts), n,     dims,
                                  categories,           kernel};
-    torch::stable::parallel_for(0, dims, kGrain,
+    torch::stable::parallel_for(0, dims, kColumns,
                                 [&](int64_t begin, int64_t end) { arguments.run(arguments, begin, end); });
   };
   dtype == ScalarType::Byte ? run(uint8_t{}, kernels.count_bytes) : run(int64_t{}, kernels.count_integers);
@@ -160,4 +262,5 @@ STABLE_TORCH_LIBRARY_IMPL(pygen, CPU, m) {
   m.impl("moments", TORCH_BOX(&pygen::moments_cpu));
   m.impl("count_categories", TORCH_BOX(&pygen::count_categories_cpu));
   m.impl("diagonal_log_joint", TORCH_BOX(&pygen::diagonal_log_joint_cpu));
+  m.impl("diagonal_em", TORCH_BOX(&pygen::diagonal_em_cpu));
 }

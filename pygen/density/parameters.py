@@ -70,7 +70,8 @@ def m_step(
         # In place and one by one: matrices of all components together are too large for the cache.
         covariances = scatter
         for covariance, count, shift in zip(covariances, safe, step, strict=True):
-            covariance.div_(count).addr_(shift, shift, alpha=-1).diagonal().add_(reg_covar)
+            covariance.addr_(shift, shift, beta=1 / float(count), alpha=-1)
+            covariance.diagonal().add_(reg_covar)
     elif covariance_type == "tied":
         covariances = (scatter - (step * counts[:, None]).T @ step) / counts.sum()
         covariances.diagonal().add_(reg_covar)

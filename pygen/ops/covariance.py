@@ -7,49 +7,34 @@ about the given means: no digits are lost on data far from zero, and the statist
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from pygen.ops.diagonal import diagonal_log_joint
+from pygen.ops.dense import add_scatter, whitened_norms
+from pygen.ops.diagonal import diagonal_em, diagonal_log_joint, diagonal_sums
 from pygen.ops.moments import moments
-from pygen.ops.posterior import NEGLIGIBLE, Posterior
+from pygen.ops.posterior import NEGLIGIBLE, Posterior, posterior
 
-# Columns of a triangular factor, or rows of a symmetric product, that are done at once: narrow enough to skip most
-# of the empty or mirrored half, wide enough for the matrix product to run at full speed.
-_STRIP = 112
-
-# Features from which on it pays to bound full covariances by every eighth of their squares first: those are spread
-# over the picture, and each tells how far a pixel is from what the pixels before it predict.
-_PRUNED_FROM, _PILOT = 256, 8
+# Features from which on it pays to bound full covariances by about a fifth of their squares first, as many as fill
+# panels of the kernel: those are spread over the picture, and each tells how far a pixel is from what the pixels before
+# it predict.
+_PRUNED_FROM, _PILOT, _PANEL = 256, 5, 32
 
 Statistics = tuple[Tensor, Tensor, Tensor]
 
 
-def _strips(size: int) -> list[tuple[int, int]]:
-    return [(start, min(start + _STRIP, size)) for start in range(0, size, _STRIP)]
+def _coupled(factor: Tensor) -> Tensor:
+    """int64: features that depend on others, by the Cholesky factor ``[D, D]`` of their precision."""
+    nonzero = factor != 0
+    return ((nonzero.sum(0) > 1) | (nonzero.sum(1) > 1)).nonzero().squeeze(1)
 
 
-def _add_outer(total: Tensor, x: Tensor, weights: Tensor) -> None:
-    """Add ``x^T diag(weights) x`` of x ``[n, D]`` to the upper triangle of total ``[D, D]``."""
-    varying = x.any(0).nonzero().squeeze(1)
-    x = x.index_select(1, varying)
-    weighted = x * weights[:, None]
-    rows = total.index_select(0, varying)
-    part = rows.index_select(1, varying)
-    for start, stop in _strips(len(varying)):
-        part[start:stop, start:].addmm_(weighted[:, start:stop].T, x[:, start:])
-    total.index_copy_(0, varying, rows.index_copy_(1, varying, part))
-
-
-def _pick(x: Tensor, rows: Tensor | slice) -> Tensor:
-    return x[rows] if isinstance(rows, slice) else x.index_select(0, rows)
-
-
-def _mirror_(upper: Tensor) -> Tensor:
-    """Copy the upper triangle of ``[D, D]`` over the lower one, in place."""
-    return upper.copy_(upper.triu() + upper.triu(1).T)
+def _spread(size: int) -> Tensor:
+    """int64: the columns of a factor of ``size`` features that bound a density."""
+    number = min(max(size // _PILOT // _PANEL, 1) * _PANEL, size)
+    return torch.arange(1, number + 1) * size // max(number, 1) - 1
 
 
 class Covariance(ABC):
@@ -100,8 +85,31 @@ class Covariance(ABC):
         With ``prune``, components that have a negligible part in a row may get an upper bound that is negligible too.
         """
 
+    def em(self, x: Tensor, sample_weight: Tensor | None) -> Tensor:
+        """Take rows ``[N, D]`` into the sums by their posterior; gives their log-likelihood ``[]``, float64."""
+        log_likelihood = self._means.new_zeros(())
+        for rows in self.blocks(x):
+            weights = None if sample_weight is None else sample_weight[rows]
+            log_joint, common = self.log_joint(x[rows], prune=True)
+            resp, log_sum = posterior(log_joint, weights)
+            log_prob = log_sum + common
+            log_likelihood += (log_prob if weights is None else log_prob * weights).sum()
+            self.add(x[rows], resp)
+        return log_likelihood
+
+    def add_labelled(self, x: Tensor, labels: Tensor, weights: Tensor | None) -> None:
+        """Take rows ``[N, D]`` of known components into the sums."""
+        for rows in self.blocks(x):
+            weight = None if weights is None else weights[rows]
+            self.add(x[rows], Posterior.of_pairs(len(self._means), labels[rows], weight))
+
+    def blocks(self, x: Tensor) -> Iterator[slice]:
+        """Rows that are taken together."""
+        size = min(max(self.block_elements // max(x.shape[1], 1), 64), 2**12)
+        return (slice(start, start + size) for start in range(0, len(x), size))
+
     @abstractmethod
-    def add(self, x: Tensor, posterior: Posterior) -> None:
+    def add(self, x: Tensor, resp: Posterior) -> None:
         """Take a block ``[n, D]`` into the sums, in float64: small variances are what is left of large squares."""
 
     @abstractmethod
@@ -125,17 +133,21 @@ class Diagonal(Covariance):
     def log_joint(self, x: Tensor, *, prune: bool) -> tuple[Tensor, Tensor | float]:
         return diagonal_log_joint(x, self._means, self._precisions, self._constant)
 
-    def add(self, x: Tensor, posterior: Posterior) -> None:
-        if posterior.resp is None:
-            first, second = moments(
-                x, posterior.rows, posterior.values, posterior.sizes, self._means
-            )
-        else:
-            resp, shift, x = posterior.resp, self._shift, x - self._centre
-            about_centre = resp @ x
-            first = about_centre - posterior.counts[:, None] * shift
-            second = (resp @ x.square_() - shift * (about_centre + first)).clamp_min_(0)
-        self._counts += posterior.counts
+    def em(self, x: Tensor, sample_weight: Tensor | None) -> Tensor:
+        *sums, log_likelihood = diagonal_em(
+            x, self._means, self._precisions, self._constant, sample_weight
+        )
+        self._add(*sums)
+        return log_likelihood
+
+    def add_labelled(self, x: Tensor, labels: Tensor, weights: Tensor | None) -> None:
+        self._add(*moments(x, labels, self._means, weights))
+
+    def add(self, x: Tensor, resp: Posterior) -> None:
+        self._add(*diagonal_sums(x, resp, self._means))
+
+    def _add(self, counts: Tensor, first: Tensor, second: Tensor) -> None:
+        self._counts += counts
         self._first += first
         self._second += second
 
@@ -174,25 +186,22 @@ class Tied(Covariance):
     def log_joint(self, x: Tensor, *, prune: bool) -> tuple[Tensor, Tensor | float]:
         shifted = x - self._centre
         log_joint = torch.addmm(self._constant, self._linear, shifted.T)
-        norms = shifted.new_zeros(len(x))
-        x = shifted.to(self._dtype)
-        for start, stop in _strips(len(self._factor)):
-            norms += (x[:, :stop] @ self._factor[:stop, start:stop]).square_().sum(1)
-        return log_joint, -0.5 * norms
+        norms = whitened_norms(x, self._centre.to(x.dtype), self._factor)
+        return log_joint, -0.5 * norms.double()
 
-    def add(self, x: Tensor, posterior: Posterior) -> None:
-        x = x - self._centre
-        weights = x.new_zeros(len(x))
-        for k, (rows, resp) in enumerate(posterior.members()):
-            self._first[k] += resp @ _pick(x, rows)
-            weights[rows] += resp
-        self._counts += posterior.counts
-        _add_outer(self._second, x, weights)
+    def add(self, x: Tensor, resp: Posterior) -> None:
+        weights = self._means.new_zeros(len(x))
+        for k, (rows, values) in enumerate(resp.members()):
+            chosen = x[rows] if isinstance(rows, slice) else x.index_select(0, rows)
+            self._counts[k] += values.sum()
+            self._first[k] += values @ (chosen - self._centre)
+            weights[rows] += values
+        add_scatter(x, self._centre, weights, torch.zeros_like(self._centre), self._second)
 
     def statistics(self) -> Statistics:
         moved = self._first - self._counts[:, None] * self._shift
         cross = self._shift.T @ self._first + moved.T @ self._shift
-        return self._counts, moved, _mirror_(self._second).sub_(cross + cross.T, alpha=0.5)
+        return self._counts, moved, self._second.sub_(cross + cross.T, alpha=0.5)
 
 
 class Full(Covariance):
@@ -202,91 +211,82 @@ class Full(Covariance):
 
     def _prepare(self, precisions_cholesky: Tensor, constant: Tensor) -> None:
         diagonals = precisions_cholesky.diagonal(dim1=1, dim2=2)
-        self._constant = (constant + diagonals.log().sum(1)).tolist()
-        self._components = [
-            self._split(shift, factor.to(self._dtype), diagonal)
-            for shift, factor, diagonal in zip(
-                self._shift, precisions_cholesky, diagonals, strict=True
-            )
-        ]
-
-    def _split(self, mean: Tensor, factor: Tensor, diagonal: Tensor) -> tuple[Tensor, ...]:
-        """Features that depend on others, and those that do not: a pixel that never varied costs a square, no row."""
-        mean = mean.to(self._dtype)[:, None]
-        nonzero = factor != 0
-        linked = (nonzero.sum(0) > 1) | (nonzero.sum(1) > 1)
-        coupled, free = linked.nonzero().squeeze(1), (~linked).nonzero().squeeze(1)
-        precisions = diagonal[free].square().to(self._dtype)
-        return (
-            coupled,
-            mean[coupled],
-            factor.index_select(0, coupled).index_select(1, coupled),
-            free,
-            mean[free],
-            precisions,
-        )
+        self._constant = constant + diagonals.log().sum(1)
+        self._coupled = [_coupled(factor) for factor in precisions_cholesky]
+        self._factors, self._pilots = [], []
+        self._free = diagonals.square()
+        for factor, coupled, free in zip(
+            precisions_cholesky, self._coupled, self._free, strict=True
+        ):
+            free[coupled] = 0
+            part = factor.index_select(0, coupled).index_select(1, coupled).to(self._dtype)
+            self._factors.append(part)
+            self._pilots.append(part.index_select(1, _spread(len(coupled)).to(part.device)))
 
     def _allocate(self) -> None:
         dims = self._means.shape[1]
         self._first = torch.zeros_like(self._means)
         self._second = self._means.new_zeros(len(self._means), dims, dims)
 
+    def em(self, x: Tensor, sample_weight: Tensor | None) -> Tensor:
+        """As the base has it, but pairs wait until all are known: each component's sums are taken at once."""
+        log_likelihood, pairs = self._means.new_zeros(()), []
+        for rows in self.blocks(x):
+            weights = None if sample_weight is None else sample_weight[rows]
+            log_joint, _ = self.log_joint(x[rows], prune=True)
+            resp, log_prob = posterior(log_joint, weights)
+            log_likelihood += (log_prob if weights is None else log_prob * weights).sum()
+            if resp.resp is None:
+                pairs.append((resp.groups, resp.values, resp.rows + rows.start))
+            else:
+                self.add(x[rows], resp)
+        if pairs:
+            every = [torch.cat(parts) for parts in zip(*pairs, strict=True)]
+            self.add(x, Posterior.of_pairs(len(self._means), *every))
+        return log_likelihood
+
     def log_joint(self, x: Tensor, *, prune: bool) -> tuple[Tensor, Tensor | float]:
         x = x - self._centre.to(x.dtype)
-        columns = x.T.contiguous()  # [D, n]: to pick features is to copy rows
-        components = range(len(self._means))
-        if not prune or x.shape[1] < _PRUNED_FROM or len(components) == 1:
-            return torch.stack([self._exact(k, columns) for k in components]), 0.0
+        # A pixel that never varied costs a square, no row of a factor.
+        relative, largest = diagonal_log_joint(
+            x, self._shift, self._free, self._constant, settle=False
+        )
+        joint = relative + largest.to(x.dtype)
+        components = range(len(joint))
+        if not prune or x.shape[1] < _PRUNED_FROM or len(joint) == 1:
+            for k in components:
+                joint[k] -= self._half_norms(k, x)
+            return joint, 0.0
         # A part of the squares bounds a component from above. The component with the best bound is done in full, and
         # after it only those that might still have a part in the row (on MNIST one of nine).
-        bounds = torch.stack([self._bound(k, columns) for k in components])
+        bounds = torch.stack([joint[k] - self._half_norms(k, x, pilot=True) for k in components])
         best = bounds.argmax(0)
         for k in components:
-            self._refine(k, best == k, x, bounds)
+            self._refine(k, best == k, x, joint, bounds)
         least = bounds.gather(0, best[None])[0] + math.log(NEGLIGIBLE)
         for k in components:
-            self._refine(k, (bounds[k] > least) & (best != k), x, bounds)
+            self._refine(k, (bounds[k] > least) & (best != k), x, joint, bounds)
         return bounds, 0.0
 
-    def _refine(self, k: int, which: Tensor, x: Tensor, bounds: Tensor) -> None:
+    def _refine(self, k: int, which: Tensor, x: Tensor, joint: Tensor, bounds: Tensor) -> None:
         rows = which.nonzero().squeeze(1)
         if len(rows):
-            bounds[k, rows] = self._exact(k, x.index_select(0, rows).T.contiguous())
+            bounds[k, rows] = joint[k, rows] - self._half_norms(k, x, rows)
 
-    def _bound(self, k: int, x: Tensor) -> Tensor:
-        factor = self._components[k][2]
-        pilot = factor[:, len(factor) % _PILOT :: _PILOT]
-        return self._log_joint_of(k, x, lambda difference: [pilot.T @ difference])
-
-    def _exact(self, k: int, x: Tensor) -> Tensor:
-        factor = self._components[k][2]
-
-        def strips(difference: Tensor) -> Iterator[Tensor]:
-            for start, stop in _strips(len(factor)):
-                yield factor[:stop, start:stop].T @ difference[:stop]
-
-        return self._log_joint_of(k, x, strips)
-
-    def _log_joint_of(
-        self, k: int, x: Tensor, whiten: Callable[[Tensor], Iterable[Tensor]]
+    def _half_norms(
+        self, k: int, x: Tensor, rows: Tensor | None = None, *, pilot: bool = False
     ) -> Tensor:
-        """``[n]`` for rows x ``[D, n]``; ``whiten`` gives parts of ``U^T (x - mean)``."""
-        coupled, mean, _, free, free_mean, precisions = self._components[k]
-        norms = precisions @ (x.index_select(0, free) - free_mean).square_()
-        for part in whiten(x.index_select(0, coupled).sub_(mean)):
-            norms += part.square_().sum(0)
-        return norms.mul_(-0.5).add_(self._constant[k])
+        factor = self._pilots[k] if pilot else self._factors[k]
+        centre = self._shift[k, self._coupled[k]].to(x.dtype)
+        return whitened_norms(x, centre, factor, self._coupled[k], rows).mul_(0.5)
 
-    def add(self, x: Tensor, posterior: Posterior) -> None:
-        self._counts += posterior.counts
-        for k, (rows, resp) in enumerate(posterior.members()):
-            difference = _pick(x, rows) - self._means[k]
-            self._first[k] += resp @ difference
-            _add_outer(self._second[k], difference, resp)
+    def add(self, x: Tensor, resp: Posterior) -> None:
+        for k, (rows, values) in enumerate(resp.members()):
+            self._counts[k] += values.sum()
+            chosen = None if isinstance(rows, slice) else rows
+            add_scatter(x, self._means[k], values, self._first[k], self._second[k], chosen)
 
     def statistics(self) -> Statistics:
-        for scatter in self._second:
-            _mirror_(scatter)
         return self._counts, self._first, self._second
 
 

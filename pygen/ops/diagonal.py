@@ -1,23 +1,26 @@
-"""Log-densities of Gaussians with independent features."""
+"""Gaussians with independent features: log-densities, and the sums of one EM pass."""
 
 import torch
 from torch import Tensor
 
+from pygen.ops.moments import moments
 from pygen.ops.operator import operator
+from pygen.ops.posterior import Posterior, posterior
 
-# Elements of x in a block: its shifted rows and their squares stay in cache.
-_BLOCK_ELEMENTS = 2**19
+# Elements of x in a block: its shifted rows and their squares stay in cache; so do, with a larger one, those of the
+# rows of which sums are taken.
+_BLOCK_ELEMENTS, _SUM_ELEMENTS = 2**19, 2**21
 
 
 def _diagonal_log_joint_fake(
-    x: Tensor, means: Tensor, precisions: Tensor, constant: Tensor
+    x: Tensor, means: Tensor, precisions: Tensor, constant: Tensor, settle: bool = True
 ) -> tuple[Tensor, Tensor]:
     return x.new_empty(means.shape[0], x.shape[0]), x.new_empty(x.shape[0], dtype=torch.float64)
 
 
 @operator(fake=_diagonal_log_joint_fake)
 def diagonal_log_joint(
-    x: Tensor, means: Tensor, precisions: Tensor, constant: Tensor
+    x: Tensor, means: Tensor, precisions: Tensor, constant: Tensor, settle: bool = True
 ) -> tuple[Tensor, Tensor]:
     """``constant_k - sum_d precision_kd (x_nd - mean_kd)^2 / 2``, the largest apart from the others' distances to it.
 
@@ -32,6 +35,8 @@ def diagonal_log_joint(
         ``[K, D]``, float64.
     constant : Tensor
         ``[K]``, float64, in nats.
+    settle : bool
+        Whether those few are.
 
     Returns
     -------
@@ -48,7 +53,7 @@ def diagonal_log_joint(
         joint = _expanded(block, means, precisions, constant)
         largest[start : start + rows] = top = joint.amax(0).double()
         joint -= top.to(x.dtype)
-        if x.dtype == torch.float32:
+        if settle and x.dtype == torch.float32:
             close = ((joint > -20).sum(0) > 1).nonzero().squeeze(1)
             again = _expanded(block[close].double(), means, precisions, constant)
             largest[start + close] = top = again.amax(0)
@@ -68,3 +73,65 @@ def _expanded(x: Tensor, means: Tensor, precisions: Tensor, constant: Tensor) ->
     constant = constant - 0.5 * (shift * linear).sum(1)
     weights = torch.cat([-0.5 * precisions, linear], 1).to(x.dtype)
     return torch.addmm(constant[:, None].to(x.dtype), weights, torch.cat([x * x, x], 1).T)
+
+
+def diagonal_sums(x: Tensor, resp: Posterior, means: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Counts ``[K]`` and moments ``[K, D]`` about the means of a block ``[n, D]``, float64."""
+    if resp.resp is None:
+        return moments(x, resp.groups, means, resp.values, resp.rows)
+    # What rows are shifted by, in their own precision, must be known exactly.
+    centre = means.mean(0).to(x.dtype).double()
+    shift, x = means - centre, x - centre
+    counts, about_centre = resp.resp.sum(1), resp.resp @ x
+    first = about_centre - counts[:, None] * shift
+    return counts, first, (resp.resp @ x.square_() - shift * (about_centre + first)).clamp_min_(0)
+
+
+def _diagonal_em_fake(
+    x: Tensor,
+    means: Tensor,
+    precisions: Tensor,
+    constant: Tensor,
+    sample_weight: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    counts = torch.empty_like(constant)
+    return counts, torch.empty_like(means), torch.empty_like(means), constant.new_empty(())
+
+
+@operator(fake=_diagonal_em_fake)
+def diagonal_em(
+    x: Tensor,
+    means: Tensor,
+    precisions: Tensor,
+    constant: Tensor,
+    sample_weight: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """One pass of EM over the rows: :func:`pygen.ops.em_statistics` for independent features.
+
+    Parameters
+    ----------
+    x, means, precisions, constant
+        See :func:`diagonal_log_joint`.
+    sample_weight : Tensor, optional
+        ``[N]``, float64, non-negative.
+
+    Returns
+    -------
+    counts, sums, scatter, log_likelihood : Tensor
+        ``[K]``, ``[K, D]``, ``[K, D]`` about the means and ``[]``, float64.
+    """
+    total = _diagonal_em_fake(x, means, precisions, constant)
+    for part in total:
+        part.zero_()
+    size = min(max(_SUM_ELEMENTS // max(x.shape[1], 1), 64), 2**12)
+    for start in range(0, len(x), size):
+        rows = x[start : start + size]
+        weights = None if sample_weight is None else sample_weight[start : start + size]
+        relative, largest = diagonal_log_joint(rows, means, precisions, constant)
+        resp, log_sum = posterior(relative, weights)
+        log_prob = log_sum + largest
+        log_likelihood = (log_prob if weights is None else log_prob * weights).sum()
+        sums = (*diagonal_sums(rows, resp, means), log_likelihood)
+        for part, added in zip(total, sums, strict=True):
+            part += added
+    return total

@@ -13,14 +13,12 @@ full       ``[K, D, D]``        ``U_k U_k^T``, U_k upper triangular
 =========  ===================  ==========================================
 """
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
 from pygen.ops.covariance import COVARIANCES, Covariance
 from pygen.ops.operator import operator
-from pygen.ops.posterior import Posterior, posterior
+from pygen.ops.posterior import Posterior
 
 
 def _check(
@@ -49,11 +47,6 @@ def _check(
                 f"{name} must be {wanted} for covariance_type={covariance_type!r}"
                 f" and means {[k, d]}, got {list(tensor.shape)}."
             )
-
-
-def _blocks(x: Tensor, gaussians: Covariance) -> Iterator[slice]:
-    rows = min(max(gaussians.block_elements // max(x.shape[1], 1), 64), 2**12)
-    return (slice(start, start + rows) for start in range(0, len(x), rows))
 
 
 def _gaussians(
@@ -115,7 +108,7 @@ def responsibilities(
     _check(x, log_weights, means, precisions_cholesky, covariance_type)
     gaussians = _gaussians(x, log_weights, means, precisions_cholesky, covariance_type)
     log_resp, log_prob_norm = x.new_empty(len(x), len(means)), x.new_empty(len(x))
-    for rows in _blocks(x, gaussians):
+    for rows in gaussians.blocks(x):
         log_joint, common = gaussians.log_joint(x[rows], prune=False)
         log_resp[rows] = log_joint.log_softmax(0).T
         log_prob_norm[rows] = (log_joint.logsumexp(0).double() + common).to(x.dtype)
@@ -179,14 +172,8 @@ def em_statistics(
     """
     _check(x, log_weights, means, precisions_cholesky, covariance_type)
     gaussians = _gaussians(x, log_weights, means, precisions_cholesky, covariance_type)
-    log_likelihood = means.new_zeros((), dtype=torch.float64)
-    for rows in _blocks(x, gaussians):
-        weights = None if sample_weight is None else sample_weight[rows].double()
-        log_joint, common = gaussians.log_joint(x[rows], prune=True)
-        resp, log_sum = posterior(log_joint, weights)
-        log_prob = log_sum + common
-        log_likelihood += (log_prob if weights is None else log_prob * weights).sum()
-        gaussians.add(x[rows], resp)
+    weights = None if sample_weight is None else sample_weight.double()
+    log_likelihood = gaussians.em(x, weights)
     return *gaussians.statistics(), log_likelihood
 
 
@@ -217,12 +204,11 @@ def grouped_statistics(
         float64, as :func:`em_statistics` returns them.
     """
     gaussians = COVARIANCES[covariance_type](means.double(), x.dtype)
-    for rows in _blocks(x, gaussians):
-        weights = None if sample_weight is None else sample_weight[rows]
-        if groups.dim() == 1:
-            part = Posterior.of_labels(groups[rows], weights, len(means))
-        else:
-            resp = groups[rows].T
-            part = Posterior(resp if weights is None else resp * weights)
-        gaussians.add(x[rows], part)
+    weights = None if sample_weight is None else sample_weight.double()
+    if groups.dim() == 1:
+        gaussians.add_labelled(x, groups, weights)
+        return gaussians.statistics()
+    for rows in gaussians.blocks(x):
+        resp = groups[rows].T
+        gaussians.add(x[rows], Posterior(resp if weights is None else resp * weights[rows]))
     return gaussians.statistics()

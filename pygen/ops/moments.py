@@ -11,15 +11,23 @@ _BLOCK_ELEMENTS = 2**18
 
 
 def _moments_fake(
-    x: Tensor, rows: Tensor, weights: Tensor, sizes: Tensor, means: Tensor
-) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(means), torch.empty_like(means)
+    x: Tensor,
+    groups: Tensor,
+    means: Tensor,
+    weights: Tensor | None = None,
+    rows: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return means.new_empty(means.shape[0]), torch.empty_like(means), torch.empty_like(means)
 
 
 @operator(fake=_moments_fake)
 def moments(
-    x: Tensor, rows: Tensor, weights: Tensor, sizes: Tensor, means: Tensor
-) -> tuple[Tensor, Tensor]:
+    x: Tensor,
+    groups: Tensor,
+    means: Tensor,
+    weights: Tensor | None = None,
+    rows: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Weighted sums of differences from a centre, and of their squares, for each group of rows.
 
     Differences, products and sums are float64 whatever the data: nothing is lost on groups that hardly vary, or vary
@@ -29,33 +37,41 @@ def moments(
     ----------
     x : Tensor
         ``[N, D]``, float32 or float64.
-    rows : Tensor
-        int64 ``[P]``: rows of x, those of group 0 first, then those of group 1, ...
-    weights : Tensor
-        ``[P]``, float64.
-    sizes : Tensor
-        int64 ``[K]``: how many of ``rows`` each group has; they add up to P.
+    groups : Tensor
+        int64 ``[P]``, in ``[0, K)``.
     means : Tensor
         ``[K, D]``, float64: the centres.
+    weights : Tensor, optional
+        ``[P]``, float64. Default: 1.
+    rows : Tensor, optional
+        int64 ``[P]``: the row of x that each entry of ``groups`` is about; fastest if they ascend. Default: 0 to N - 1.
 
     Returns
     -------
+    counts : Tensor
+        ``[K]``: sums of weights. All three are float64.
     first, second : Tensor
-        ``[K, D]``, float64: sums over the rows n of group k of ``w (x_n - mean_k)`` and ``w (x_n - mean_k)^2``.
+        ``[K, D]``: sums over the rows n of group k of ``w (x_n - mean_k)`` and ``w (x_n - mean_k)^2``.
     """
-    first, second = torch.zeros_like(means), torch.zeros_like(means)
-    group = torch.repeat_interleave(torch.arange(len(means), device=x.device), sizes)
-    starts = sizes.cumsum(0) - sizes
+    order = groups.argsort(stable=True)
+    groups, rows = groups[order], order if rows is None else rows[order]
+    weights = means.new_ones(len(rows)) if weights is None else weights[order]
+    starts = torch.searchsorted(groups, torch.arange(len(means), device=x.device))
+    counts, first, second = _moments_fake(x, groups, means)
+    for sums in (counts, first, second):
+        sums.zero_()
     block = max(_BLOCK_ELEMENTS // max(x.shape[1], 1), 1)
     for start in range(0, len(rows), block):
         part = slice(start, start + block)
-        difference = x[rows[part]] - means[group[part]]
-        weighted = difference * weights[part, None]
+        difference = x[rows[part]] - means[groups[part]]
+        weight = weights[part, None]
+        weighted = difference * weight
         every = torch.arange(len(weighted), device=x.device)
         offsets = (starts - start).clamp(0, len(weighted))
+        counts += embedding_bag(every, weight, offsets, mode="sum")[:, 0]
         first += embedding_bag(every, weighted, offsets, mode="sum")
         second += embedding_bag(every, weighted.mul_(difference), offsets, mode="sum")
-    return first, second
+    return counts, first, second
 
 
 def _count_categories_fake(

@@ -17,50 +17,52 @@ _SPARSE_BELOW = 0.25
 class Posterior:
     """Weighted responsibilities of K components for n rows.
 
-    In high dimension nearly every row belongs to one component; then only the pairs that matter are kept, sorted by
-    component.
+    In high dimension nearly every row belongs to one component; then only the pairs that matter are kept.
+
+    Parameters
+    ----------
+    resp : Tensor
+        ``[K, n]``: responsibilities.
 
     Attributes
     ----------
-    counts : Tensor
-        ``[K]``, float64: sum of each component's responsibilities.
     resp : Tensor or None
         float64 ``[K, n]``, unless only pairs are kept:
-    rows, values, sizes : Tensor
-        int64 and float64 ``[P]``, rows and responsibilities by component, and how many each component has, ``[K]``.
+    groups : Tensor
+        int64 ``[P]``: the component of each pair.
+    values, rows : Tensor or None
+        float64 and int64 ``[P]``: responsibility and row of each pair. Default: 1, and 0 to n - 1.
     """
 
-    rows: Tensor
-    values: Tensor
-    sizes: Tensor
+    groups: Tensor
+    values: Tensor | None
+    rows: Tensor | None
 
     def __init__(self, resp: Tensor) -> None:
         self.resp: Tensor | None = threshold(resp.double(), NEGLIGIBLE, 0.0)
-        self.counts = self.resp.sum(1)
+        self._components = len(resp)
 
     @classmethod
-    def of_pairs(cls, rows: Tensor, values: Tensor, sizes: Tensor) -> "Posterior":
-        """The posterior of pairs sorted by component."""
+    def of_pairs(
+        cls, components: int, groups: Tensor, values: Tensor | None, rows: Tensor | None = None
+    ) -> "Posterior":
+        """The posterior of pairs; of labels where ``rows`` is left out."""
         self = cls.__new__(cls)
-        self.resp, self.rows, self.values, self.sizes = None, rows, values, sizes
-        self.counts = _sums_of_runs(values, sizes)
+        self._components, self.resp = components, None
+        self.groups, self.values, self.rows = groups, values, rows
         return self
-
-    @classmethod
-    def of_labels(cls, labels: Tensor, weights: Tensor | None, components: int) -> "Posterior":
-        """The posterior of rows that are known to belong to ``labels [n]``."""
-        rows = labels.argsort(stable=True)
-        values = torch.ones_like(labels, dtype=torch.float64)
-        if weights is not None:
-            values = weights.double()[rows]
-        return cls.of_pairs(rows, values, torch.bincount(labels, minlength=components))
 
     def members(self) -> list[tuple[Tensor | slice, Tensor]]:
         """For each component the rows that it is responsible for, and by how much (float64)."""
         if self.resp is not None:
             return [(slice(None), resp) for resp in self.resp]
-        sizes = self.sizes.tolist()
-        return list(zip(self.rows.split(sizes), self.values.split(sizes), strict=True))
+        order = self.groups.argsort(stable=True)
+        sizes = torch.bincount(self.groups, minlength=self._components).tolist()
+        rows = order if self.rows is None else self.rows[order]
+        values = torch.ones_like(order, dtype=torch.float64)
+        if self.values is not None:
+            values = self.values[order]
+        return list(zip(rows.split(sizes), values.split(sizes), strict=True))
 
 
 def _sums_of_runs(values: Tensor, sizes: Tensor) -> Tensor:
@@ -101,5 +103,4 @@ def posterior(log_joint: Tensor, weights: Tensor | None) -> tuple[Posterior, Ten
     values /= totals[rows]
     if weights is not None:
         values *= weights[rows]
-    sizes = torch.bincount(component, minlength=components)
-    return Posterior.of_pairs(rows, values, sizes), top.double() + totals.log()
+    return Posterior.of_pairs(components, component, values, rows), top.double() + totals.log()

@@ -7,7 +7,7 @@ import torch
 from torch.library import opcheck
 
 from pygen.ops import count_categories, em_statistics, grouped_statistics, native, responsibilities
-from pygen.ops.diagonal import diagonal_log_joint
+from pygen.ops.diagonal import diagonal_em, diagonal_log_joint
 from pygen.ops.moments import moments
 
 TYPES = ["spherical", "diag", "tied", "full"]
@@ -235,31 +235,36 @@ def test_moments_equal_their_definition_in_every_kernel(shape, dtype):
     n, k, d = shape
     g = torch.Generator().manual_seed(n)
     x = (100 + torch.randn(n, d, generator=g, dtype=torch.float64)).to(dtype)
-    sizes = torch.randint(0, n, (k,), generator=g)
-    sizes[1] = 0
-    rows = torch.randint(0, n, (int(sizes.sum()),), generator=g)
-    weights = torch.rand(len(rows), generator=g, dtype=torch.float64)
+    pairs = int(torch.randint(n, 3 * n, (), generator=g))
+    groups = torch.randint(0, k, (pairs,), generator=g)
+    groups[groups == 1] = 0
+    rows = torch.randint(0, n, (pairs,), generator=g)
+    weights = torch.rand(pairs, generator=g, dtype=torch.float64)
     means = 100 + torch.randn(k, d, generator=g, dtype=torch.float64)
     for kernel in (moments, moments.__wrapped__):
-        first, second = kernel(x, rows, weights, sizes, means)
-        for group, part in enumerate(torch.arange(len(rows)).split(sizes.tolist())):
-            difference = x[rows[part]].double() - means[group]
-            torch.testing.assert_close(
-                first[group], weights[part] @ difference, rtol=1e-12, atol=1e-11
-            )
-            torch.testing.assert_close(
-                second[group], weights[part] @ difference**2, rtol=1e-12, atol=1e-11
-            )
-    opcheck(torch.ops.pygen.moments, (x, rows, weights, sizes, means))
+        every = kernel(x, groups[:n], means)
+        chosen = kernel(x, groups, means, weights, rows)
+        for group in range(k):
+            for sums, of, weight, row in (
+                (every, groups[:n], torch.ones(n).double(), torch.arange(n)),
+                (chosen, groups, weights, rows),
+            ):
+                weight, difference = (
+                    weight[of == group],
+                    x[row[of == group]].double() - means[group],
+                )
+                expected = weight.sum(), weight @ difference, weight @ difference**2
+                for found, wanted in zip(sums, expected, strict=True):
+                    torch.testing.assert_close(found[group], wanted, rtol=1e-12, atol=1e-11)
+    opcheck(torch.ops.pygen.moments, (x, groups, means, weights, rows))
 
 
 def test_moments_do_not_depend_on_threads_or_memory_layout():
     x = torch.randn(500, 300)
     arguments = (
-        torch.arange(500),
-        torch.rand(500).double(),
-        torch.tensor([200, 300]),
+        torch.randint(2, (500,)),
         torch.zeros(2, 300).double(),
+        torch.rand(500).double(),
     )
     threads = torch.get_num_threads()
     results = []
@@ -281,18 +286,20 @@ def test_moments_do_not_depend_on_threads_or_memory_layout():
         ({"x": torch.zeros(4, 3).half()}, "x must be"),
         ({"means": torch.zeros(2, 2).double()}, "means must be"),
         ({"rows": torch.tensor([0, 1, 4])}, "must lie in"),
-        ({"rows": torch.tensor([0, 1])}, "as many as rows"),
-        ({"sizes": torch.tensor([1, 1])}, "must add up"),
-        ({"sizes": torch.tensor([-1, 4])}, "must not be negative"),
+        ({"rows": torch.tensor([0, 1])}, "as many as groups"),
+        ({"rows": None}, "as many as rows of x"),
+        ({"groups": torch.tensor([1, 0, 2])}, "must lie in"),
+        ({"groups": torch.tensor([1, 0, -1])}, "must lie in"),
+        ({"weights": torch.ones(2).double()}, "weights must be"),
     ],
 )
 def test_moments_refuse_what_would_read_outside(change, message):
     arguments = {
         "x": torch.zeros(4, 3),
-        "rows": torch.tensor([0, 1, 2]),
-        "weights": torch.ones(3).double(),
-        "sizes": torch.tensor([1, 2]),
+        "groups": torch.tensor([0, 1, 1]),
         "means": torch.zeros(2, 3).double(),
+        "weights": torch.ones(3).double(),
+        "rows": torch.tensor([0, 1, 2]),
     }
     with pytest.raises(RuntimeError, match=message):
         moments(**{**arguments, **change})
@@ -339,3 +346,51 @@ def test_count_categories_equals_its_definition_in_every_kernel(dtype, weighted)
     for kernel in (count_categories, count_categories.__wrapped__):
         torch.testing.assert_close(kernel(x, index, weights, 3, 10), wanted, rtol=1e-12, atol=0)
     opcheck(torch.ops.pygen.count_categories, (x, index, weights, 3, 10))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("shape", [(0, 2, 3), (700, 3, 5), (333, 40, 70), (50, 1, 9)])
+@pytest.mark.parametrize("distance", [0.3, 30.0])  # components that share rows, and that do not
+def test_diagonal_em_equals_its_definition_in_every_kernel(shape, dtype, distance):
+    n, k, d = shape
+    g = torch.Generator().manual_seed(n)
+    means = 100 + distance * torch.randn(k, d, generator=g, dtype=torch.float64)
+    x = means[torch.randint(k, (n,), generator=g)]
+    x = (x + torch.randn(n, d, generator=g)).to(dtype)
+    precisions = 0.5 + torch.rand(k, d, generator=g).double()
+    constant = torch.randn(k, generator=g).double()
+    weight = torch.rand(n, generator=g).double()
+    difference = x.double()[:, None] - means
+    joint = constant - 0.5 * (difference.square() * precisions).sum(2)
+    tolerance = 1e-9 if dtype == torch.float64 else 2e-6
+    for weights in (None, weight):
+        weighting = torch.ones(n).double() if weights is None else weights
+        resp = joint.softmax(1) * weighting[:, None]
+        expected = (
+            resp.sum(0),
+            torch.einsum("nk,nkd->kd", resp, difference),
+            torch.einsum("nk,nkd->kd", resp, difference.square()),
+            (joint.logsumexp(1) * weighting).sum(),
+        )
+        for kernel in (diagonal_em, diagonal_em.__wrapped__):
+            found = kernel(x, means, precisions, constant, weights)
+            for mine, theirs in zip(found, expected, strict=True):
+                torch.testing.assert_close(mine, theirs, rtol=tolerance, atol=10 * tolerance)
+    opcheck(torch.ops.pygen.diagonal_em, (x, means, precisions, constant, weight))
+
+
+def test_diagonal_em_does_not_depend_on_threads():
+    g = torch.Generator().manual_seed(0)
+    means = torch.randn(7, 300, generator=g).double()
+    x = torch.randn(9000, 300, generator=g)
+    arguments = (x, means, torch.ones(7, 300).double(), torch.zeros(7).double())
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            results.append(diagonal_em(*arguments))
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        assert all(map(torch.equal, results[0], other))

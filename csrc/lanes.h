@@ -1,0 +1,34 @@
+// The vectors of the instruction set that a file is compiled for: everything is local to the file that includes this,
+// so that no copy compiled for one instruction set is linked into code for another.
+#pragma once
+#include <cstring>
+
+namespace pygen::PYGEN_ISA {
+namespace {
+
+#ifdef __AVX512F__
+constexpr int kVectorBytes = 64, kRegisters = 32;
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32, kRegisters = 16;
+#else
+constexpr int kVectorBytes = 16, kRegisters = 16;
+#endif
+
+template <class T>
+struct Vector {
+  static constexpr int kLanes = kVectorBytes / sizeof(T);
+  typedef T Lanes __attribute__((vector_size(kVectorBytes)));
+  // Not by value: how a vector is returned depends on the instruction set.
+  static void load(const T* from, Lanes& lanes) { std::memcpy(&lanes, from, sizeof lanes); }
+  static void store(const Lanes& lanes, T* to) { std::memcpy(to, &lanes, sizeof lanes); }
+  static T sum(const Lanes& lanes) {
+    T parts[kLanes];
+    store(lanes, parts);
+    for (int half = kLanes / 2; half > 0; half /= 2)
+      for (int i = 0; i < half; ++i) parts[i] += parts[half + i];
+    return parts[0];
+  }
+};
+
+}  // namespace
+}  // namespace pygen::PYGEN_ISA
