@@ -4,25 +4,36 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pygen import data, density, ops
+    from pygen import data, deep, density, nn, ops
+    from pygen.deep import DCGAN, GAN, VAE, Autoencoder
     from pygen.density import ClassConditional, GaussianBayes, GaussianMixture, NaiveBayes
     from pygen.io import load
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "DCGAN",
+    "GAN",
+    "VAE",
+    "Autoencoder",
     "ClassConditional",
     "GaussianBayes",
     "GaussianMixture",
     "NaiveBayes",
     "data",
+    "deep",
     "density",
     "load",
+    "nn",
     "ops",
 ]
 
 # Loaded when first used: PyTorch takes seconds, and `pygen --help` should not.
 _HOMES = {
+    "DCGAN": "pygen.deep",
+    "GAN": "pygen.deep",
+    "VAE": "pygen.deep",
+    "Autoencoder": "pygen.deep",
     "ClassConditional": "pygen.density",
     "GaussianBayes": "pygen.density",
     "GaussianMixture": "pygen.density",

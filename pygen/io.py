@@ -11,6 +11,9 @@ The folder holds two files:
 In `config.json` None, booleans, integers, finite floats, strings and lists stand for themselves;
 any other value is an object with one key that says what it is, such as `{"$tuple": [28, 28]}` or
 `{"$tensor": "means_"}`.
+
+A network of `pygen.nn` is its class, its arguments and its weights. Of any other torch module only the
+weights are saved: no code is, so `load` must be given a module of that kind to put them into.
 """
 
 from __future__ import annotations
@@ -21,6 +24,9 @@ import json
 import math
 import os
 import warnings
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +35,7 @@ import safetensors
 import safetensors.torch
 import torch
 from sklearn.base import BaseEstimator
-from torch import Tensor
+from torch import Tensor, nn
 
 from pygen.files import write_files
 
@@ -51,8 +57,9 @@ def save(estimator: BaseEstimator, path: str | os.PathLike[str]) -> None:
     estimator : BaseEstimator
         Of a class that `pygen` exports. Constructor parameters and fitted attributes (whose names
         end in "_" and do not begin with it) are saved: numbers, strings, None, tuples, lists and
-        dicts of these, numpy arrays, tensors, torch dtypes and devices, and further estimators of
-        pygen. A random generator among the parameters is saved as None, with a warning.
+        dicts of these, numpy arrays, tensors, torch dtypes and devices, torch modules, and further
+        estimators of pygen. A random generator or a function as metric among the parameters is
+        saved as None, with a warning.
     path : str or path
         The folder; made where it is missing.
 
@@ -83,7 +90,12 @@ def save(estimator: BaseEstimator, path: str | os.PathLike[str]) -> None:
     write_files(folder, {TENSORS: data, CONFIG: text.encode()})
 
 
-def load(path: str | os.PathLike[str], device: str | torch.device | None = None) -> Any:
+def load(
+    path: str | os.PathLike[str],
+    device: str | torch.device | None = None,
+    *,
+    networks: Mapping[str, nn.Module] | None = None,
+) -> Any:
     """Load an estimator from a folder written by `save`.
 
     Parameters
@@ -93,6 +105,9 @@ def load(path: str | os.PathLike[str], device: str | torch.device | None = None)
     device : str or torch.device, optional
         Where tensors are put, and the new value of every constructor parameter `device`. By
         default tensors are put on the CPU, and parameters are as they were.
+    networks : mapping of str to Module, optional
+        Modules of the kind that was saved where that is not one of `pygen.nn`, by the estimator's
+        parameter: ``{"encoder": MyEncoder()}``. They are copied, and the copies get the weights.
 
     Returns
     -------
@@ -104,7 +119,8 @@ def load(path: str | os.PathLike[str], device: str | torch.device | None = None)
     FileNotFoundError
         If the folder or one of its two files is missing.
     ValueError
-        If the files are damaged, do not belong together, or were written by a newer pygen.
+        If the files are damaged, do not belong together, or were written by a newer pygen; if
+        `networks` lacks one that is needed, or holds one that is not or does not fit.
     """
     folder = Path(path)
     if not folder.exists():
@@ -118,9 +134,11 @@ def load(path: str | os.PathLike[str], device: str | torch.device | None = None)
             )
     config = _read_config(folder / CONFIG)
     tensors = _read_tensors(folder / TENSORS, config)
-    target = None if device is None else _device(device)
+    saved = _Saved(tensors, None if device is None else _device(device), dict(networks or {}))
     try:
-        return _rebuild(config, tensors, target)
+        estimator = _rebuild(config, saved)
+        saved.check_used()
+        return estimator
     except (LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(
             f"{folder / CONFIG}: expected the description of an estimator as written by save, "
@@ -144,7 +162,7 @@ def _describe(estimator: BaseEstimator, key: str, tensors: dict[str, Tensor]) ->
     prefix = f"{key}." if key else ""
     params = dict(estimator.get_params(deep=False))
     for param, value in params.items():
-        if isinstance(value, _GENERATORS):
+        if isinstance(value, _GENERATORS) or (param == "metric" and callable(value)):
             warnings.warn(
                 f"{prefix}{param}: a {type(value).__name__} cannot be saved; None takes its place",
                 UserWarning,
@@ -185,6 +203,8 @@ def _encode(value: Any, key: str, tensors: dict[str, Tensor]) -> Any:
         return {"$device": str(value)}
     if isinstance(value, BaseEstimator):
         return {"$estimator": _describe(value, key, tensors)}
+    if isinstance(value, nn.Module):
+        return {"$network": _describe_network(value, key, tensors)}
     raise _unsaveable(value, key)
 
 
@@ -200,6 +220,21 @@ def _encode_array(value: Any, key: str, tensors: dict[str, Tensor]) -> dict[str,
         is_object = value.dtype.kind == "O"
         return {"$strings": {"object": is_object, "shape": list(value.shape), "values": flat}}
     raise _unsaveable(value, key)
+
+
+def _describe_network(network: nn.Module, key: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Describe a module for JSON: what makes it, where pygen has its class, and where its weights are."""
+    kind = type(network)
+    own = _network_class(kind.__name__) is kind
+    arguments: Any = network.arguments if own else {}
+    return {
+        "class": kind.__name__ if own else f"{kind.__module__}.{kind.__qualname__}",
+        "arguments": _encode(arguments, f"{key}.arguments", tensors) if own else None,
+        "weights": {
+            name: _encode(value, f"{key}.{name}", tensors)
+            for name, value in network.state_dict().items()
+        },
+    }
 
 
 def _add(value: Tensor, key: str, tensors: dict[str, Tensor]) -> str:
@@ -231,7 +266,7 @@ def _unsaveable(value: Any, key: str) -> TypeError:
         kind += f" of {value.dtype}"
     return TypeError(
         f"{key}: expected numbers, strings, None, tuples, lists, dicts, numpy arrays, dense "
-        f"tensors or estimators of pygen, found a {kind}, which cannot be saved"
+        f"tensors, torch modules or estimators of pygen, found a {kind}, which cannot be saved"
     )
 
 
@@ -246,7 +281,44 @@ def _estimator_class(name: Any) -> type[BaseEstimator] | None:
     return found if is_estimator else None
 
 
+def _network_class(name: Any) -> type[nn.Module] | None:
+    """Return the class of networks that pygen.nn exports under a name, None if there is none."""
+    package: Any = importlib.import_module("pygen.nn")
+    found = getattr(package, name, None) if type(name) is str and name in package.__all__ else None
+    is_network = isinstance(found, type) and issubclass(found, package.Network)
+    return found if is_network else None
+
+
 # Reading
+
+
+@dataclass
+class _Saved:
+    """What a description is made into an estimator with."""
+
+    tensors: dict[str, Tensor]
+    device: torch.device | None
+    networks: dict[str, nn.Module]
+    needed: set[str] = field(default_factory=set)
+
+    def network(self, name: str, saved_class: str) -> nn.Module:
+        """A copy of the user's module of a name."""
+        self.needed.add(name)
+        given = self.networks.get(name)
+        if not isinstance(given, nn.Module):
+            raise ValueError(
+                f"{name} is a {saved_class}, of which only the weights were saved; expected a module of that kind"
+                f" to put them into, load(path, networks={{{name!r}: ...}}), found {given!r}"
+            )
+        return deepcopy(given)
+
+    def check_used(self) -> None:
+        """Refuse networks that were given for nothing."""
+        unused = sorted(set(self.networks) - self.needed)
+        if unused:
+            raise ValueError(
+                f"networks: expected {sorted(self.needed) or 'none'}, found also {unused}"
+            )
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -286,28 +358,26 @@ def _read_tensors(path: Path, config: dict[str, Any]) -> dict[str, Tensor]:
         raise ValueError(f"{path}: expected a safetensors file, found damage: {error}") from error
 
 
-def _rebuild(
-    config: dict[str, Any], tensors: dict[str, Tensor], device: torch.device | None
-) -> BaseEstimator:
+def _rebuild(config: dict[str, Any], saved: _Saved) -> BaseEstimator:
     """Make the estimator that a description stands for; the inverse of `_describe`."""
     cls = _estimator_class(config["class"])
     if cls is None:
         raise ValueError(f"expected the class of an estimator of pygen, found {config['class']!r}")
-    params = {n: _decode(v, tensors, device) for n, v in config["params"].items()}
-    if device is not None and "device" in params:
-        params["device"] = device
+    params = {n: _decode(v, saved, n) for n, v in config["params"].items()}
+    if saved.device is not None and "device" in params:
+        params["device"] = saved.device
     estimator = cls(**params)
     for name, value in config["fitted"].items():
         if not _is_fitted(name):
             raise ValueError(f"expected names of fitted attributes, which end in _, found {name!r}")
-        setattr(estimator, name, _decode(value, tensors, device))
+        setattr(estimator, name, _decode(value, saved, name))
     return estimator
 
 
-def _decode(value: Any, tensors: dict[str, Tensor], device: torch.device | None) -> Any:
-    """Turn what JSON held into the value it stands for; the inverse of `_encode`."""
+def _decode(value: Any, saved: _Saved, name: str) -> Any:
+    """Turn what JSON held into the value it stands for, of the name; the inverse of `_encode`."""
     if isinstance(value, list):
-        return [_decode(item, tensors, device) for item in value]
+        return [_decode(item, saved, name) for item in value]
     if not isinstance(value, dict):
         return value
     entry: tuple[Any, Any] = next(iter(value.items())) if len(value) == 1 else (None, None)
@@ -316,25 +386,51 @@ def _decode(value: Any, tensors: dict[str, Tensor], device: torch.device | None)
         case "$float":
             return float(content)
         case "$tuple":
-            return tuple(_decode(item, tensors, device) for item in content)
+            return tuple(_decode(item, saved, name) for item in content)
         case "$dict":
-            return {k: _decode(v, tensors, device) for k, v in content.items()}
+            return {k: _decode(v, saved, k) for k, v in content.items()}
         case "$scalar":
-            return _decode_scalar(content[0], _decode(content[1], tensors, device))
+            return _decode_scalar(content[0], _decode(content[1], saved, name))
         case "$array":
-            return _tensor(content, tensors).numpy()
+            return _tensor(content, saved.tensors).numpy()
         case "$strings":
             kind: Any = object if content["object"] else str
             return np.array(content["values"], kind).reshape(content["shape"])
         case "$tensor":
-            return _tensor(content, tensors).to(device or "cpu")
+            return _tensor(content, saved.tensors).to(saved.device or "cpu")
         case "$dtype":
             return _decode_dtype(content)
         case "$device":
             return _device(content)
         case "$estimator":
-            return _rebuild(content, tensors, device)
+            return _rebuild(content, saved)
+        case "$network":
+            return _rebuild_network(content, saved, name.removesuffix("_"))
     raise ValueError(f"expected one of the tags that save writes, found {value}")
+
+
+def _rebuild_network(content: dict[str, Any], saved: _Saved, name: str) -> nn.Module:
+    """Make the module that a description stands for; the inverse of `_describe_network`."""
+    kind, arguments = content["class"], content["arguments"]
+    if arguments is None:
+        network = saved.network(name, kind)
+    else:
+        cls = _network_class(kind)
+        if cls is None:
+            raise ValueError(f"expected the class of a network of pygen.nn, found {kind!r}")
+        # Without memory: the weights come from the file, and no random number is drawn.
+        with torch.device("meta"):
+            network = cls(**_decode(arguments, saved, name))
+    weights = {key: _decode(value, saved, key) for key, value in content["weights"].items()}
+    try:
+        # The saved tensors themselves, which keeps their dtype.
+        network.load_state_dict(weights, assign=True)
+    except RuntimeError as error:
+        reasons = " ".join(str(error).split())
+        raise ValueError(
+            f"{name}: expected a module that fits the saved weights, {reasons}"
+        ) from None
+    return network.eval()
 
 
 def _tensor(key: str, tensors: dict[str, Tensor]) -> Tensor:

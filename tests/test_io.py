@@ -1,5 +1,6 @@
 """Saving and loading: every kind of value, every kind of damage, disks that fill up."""
 
+import copy
 import hashlib
 import importlib
 import json
@@ -16,7 +17,7 @@ import safetensors.torch
 import torch
 from sklearn.base import BaseEstimator
 
-from pygen import io
+from pygen import io, nn
 
 
 class Model(BaseEstimator):
@@ -235,7 +236,6 @@ def test_device(tmp_path):
         np.zeros(2, np.longdouble),
         torch.zeros(2, dtype=torch.complex64),
         torch.eye(2).to_sparse(),
-        torch.nn.Linear(2, 2),
         {1: 2},
     ],
     ids=lambda value: type(value).__name__,
@@ -260,6 +260,102 @@ def test_a_file_in_the_way(tmp_path):
     with pytest.raises(FileExistsError, match="expected a folder or nothing, found a file"):
         io.save(Model(), tmp_path / "run")
     assert (tmp_path / "run").read_text() == "precious"
+
+
+# Networks
+
+
+class MyNet(torch.nn.Module):
+    def __init__(self, width=3):
+        super().__init__()
+        self.layer = torch.nn.Linear(2, width)
+        self.norm = torch.nn.BatchNorm1d(width)
+
+
+def trained(network):
+    """A network whose every weight and buffer is its own."""
+    for i, value in enumerate(network.state_dict().values()):
+        value.copy_(torch.rand(value.shape) * 9 + i)
+    return network
+
+
+def same_networks(a, b):
+    return type(a) is type(b) and same(dict(a.state_dict()), dict(b.state_dict()))
+
+
+NETWORKS = [
+    nn.MLPEncoder((1, 3, 3), 4, n_classes=2),
+    nn.ConvDecoder(2, (3, 9, 8)),
+    nn.MLPDiscriminator((5,), spectral_norm=True),
+    nn.DCGANGenerator(3, (1, 8, 8), width=4),
+    nn.DCGANDiscriminator((1, 8, 8), width=4, norm="instance"),
+    nn.MLPDecoder(2, (4,)).double(),
+    nn.MLPGenerator(2, (4,)).to(torch.bfloat16),
+]
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda network: type(network).__name__)
+def test_networks_of_pygen(tmp_path, network):
+    model = Ensemble()
+    model.network_, model.all_ = trained(network), [network]
+    before = torch.get_rng_state()
+    loaded = round_trip(model, tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+    for found in (loaded.network_, *loaded.all_):
+        assert same_networks(found, network)
+        assert found.arguments == network.arguments
+        assert not found.training
+        assert not any(value.is_meta for value in (*found.parameters(), *found.buffers()))
+    keys = safetensors.torch.load_file(tmp_path / "model.safetensors").keys()
+    assert {f"network_.{key}" for key in network.state_dict()} < keys
+
+
+def test_networks_that_pygen_does_not_know(tmp_path):
+    model = Ensemble(Model(other=trained(MyNet())))
+    model.encoder_ = trained(MyNet())
+    io.save(model, tmp_path)
+    mine = {"other": MyNet(), "encoder": MyNet()}
+    untouched = {name: copy.deepcopy(network) for name, network in mine.items()}
+    loaded = io.load(tmp_path, networks=mine)
+    assert same_networks(loaded.encoder_, model.encoder_)
+    assert same_networks(loaded.estimator.other, model.estimator.other)
+    assert all(same_networks(mine[name], untouched[name]) for name in mine)
+    for networks, message in {
+        (): r"other is a .*MyNet, of which only the weights were saved.*networks=\{'other': \.\.\.\}",
+        ("other",): r"encoder is a .*MyNet.*found None",
+        ("other", "encoder", "x"): r"expected \['encoder', 'other'\], found also \['x'\]",
+    }.items():
+        with pytest.raises(ValueError, match=message) as caught:
+            io.load(tmp_path, networks={name: MyNet() for name in networks})
+        assert "\n" not in str(caught.value)
+    with pytest.raises(
+        ValueError, match=r"other: expected a module that fits.*size mismatch"
+    ) as caught:
+        io.load(tmp_path, networks={"other": MyNet(4), "encoder": MyNet()})
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match=r"expected a module of that kind.*found 'net'"):
+        io.load(tmp_path, networks={"other": "net"})
+
+
+def test_networks_where_none_are(run):
+    with pytest.raises(ValueError, match=r"networks: expected none, found also \['encoder'\]"):
+        io.load(run, networks={"encoder": MyNet()})
+
+
+def test_a_function_as_metric_becomes_none(tmp_path):
+    class Judged(Model):
+        def __init__(self, metric=None):
+            self.metric = metric
+
+    importlib.import_module("pygen").Judged = Judged
+    try:
+        with pytest.warns(
+            UserWarning, match="metric: a builtin_function_or_method cannot be saved"
+        ):
+            io.save(Judged(metric=len), tmp_path)
+        assert io.load(tmp_path).metric is None
+    finally:
+        del importlib.import_module("pygen").Judged
 
 
 # Damage
@@ -321,6 +417,11 @@ def test_wrong_config(run, text, message):
         io.load(run)
 
 
+def network(name, **arguments):
+    """Description of a network without weights."""
+    return {"$network": {"class": name, "arguments": {"$dict": arguments}, "weights": {}}}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -343,8 +444,15 @@ def test_wrong_config(run, text, message):
         (lambda c: c["fitted"].update(x_={"$scalar": ["O", 1]}), "expected a dtype of numbers"),
         (lambda c: c["fitted"].update(x_={"$scalar": ["u1", 300]}), "OverflowError"),
         (lambda c: c["fitted"].update(x_={"$float": "x"}), "could not convert string to float"),
+        (lambda c: c["fitted"].update(x_=network("load")), "class of a network of pygen.nn, found"),
+        (lambda c: c["fitted"].update(x_=network("Network")), "TypeError"),
+        (lambda c: c["fitted"].update(x_=network("MLPEncoder", shape=0)), "TypeError"),
+        (
+            lambda c: c["fitted"].update(x_=network("MLPEncoder", shape=[3], n_outputs=2)),
+            "x: expected a module that fits the saved weights, .*Missing key",
+        ),
     ],
-    ids=range(16),
+    ids=range(20),
 )
 def test_wrong_description(run, change, message):
     edit(run, change)
@@ -381,7 +489,7 @@ import resource, signal, sys
 import numpy as np
 from sklearn.base import BaseEstimator
 import pygen
-from pygen import io
+from pygen import io, nn
 
 class Model(BaseEstimator):
     pass

@@ -102,27 +102,3 @@ def choose(weights: Tensor, n_samples: int, seed: int) -> Tensor:
     # A draw falls right of every component without weight, also of those at the end.
     last = int(weights.nonzero()[-1])
     return torch.searchsorted(total, drawn, right=True).clamp_max_(last)
-
-
-def asked_for(y: Any, labels: np.ndarray, n_samples: int, device: torch.device) -> Tensor:
-    """Positions in ``labels`` of what the caller wants drawn: one label for all samples or one for each.
-
-    Raises
-    ------
-    ValueError
-        If a label is unknown or their number is not ``n_samples``.
-    """
-    wanted = np.asarray(
-        y.cpu() if isinstance(y, Tensor) else list(y) if isinstance(y, range) else y
-    )
-    if wanted.ndim > 1 or (wanted.ndim == 1 and len(wanted) != n_samples):
-        raise ValueError(
-            f"y must be one label or {n_samples} of them, one for each sample; got shape {wanted.shape}."
-        )
-    known = np.isin(wanted, labels)
-    if not known.all():
-        missing = np.atleast_1d(wanted)[~np.atleast_1d(known)][0]
-        raise ValueError(f"y has the label {missing}, but known are {labels.tolist()}.")
-    order = np.argsort(labels)
-    positions = order[np.searchsorted(labels, np.broadcast_to(wanted, n_samples), sorter=order)]
-    return torch.from_numpy(positions.astype(np.int64)).to(device)

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from pygen.density.base import CHUNK, ClassDensityEstimator, asked_for, check_n_samples, choose
-from pygen.density.rows import Rows, like, resolve_device, to_tensor
+from pygen.arrays import asked_for, encode_labels, like
+from pygen.density.base import CHUNK, ClassDensityEstimator, check_n_samples, choose
+from pygen.density.rows import Rows, resolve_device, to_tensor
 from pygen.random import RandomState, new_state
 
 
@@ -203,26 +203,6 @@ def labelled(index: Any, classes: Any) -> Any:
     if isinstance(classes, np.ndarray) and classes.dtype.kind not in "biuf":
         return classes[index.cpu().numpy()]
     return torch.as_tensor(classes, device=index.device)[index]
-
-
-def encode_labels(y: Any, n_rows: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted distinct labels, and the position of each row's label among them."""
-    if isinstance(y, Tensor):
-        y = y.detach().cpu().numpy()
-    y = np.asarray(y)
-    if y.ndim != 1 or y.dtype.kind not in "iu":
-        check_classification_targets(y)
-        y = column_or_1d(y, warn=True)
-    if n_rows is not None and len(y) != n_rows:
-        raise ValueError(
-            f"Found input variables with inconsistent numbers of samples: {[n_rows, len(y)]}."
-        )
-    if y.dtype.kind in "iu" and len(y) and int(y.max()) - int(y.min()) < len(y):
-        # Counting is ten times as fast as sorting.
-        offset = (y - y.min()).astype(np.int64)
-        occurs = np.bincount(offset) > 0
-        return np.flatnonzero(occurs).astype(y.dtype) + y.min(), (occurs.cumsum() - 1)[offset]
-    return np.unique(y, return_inverse=True)
 
 
 def _class_index(

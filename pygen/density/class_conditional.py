@@ -8,9 +8,10 @@ from sklearn.base import MetaEstimatorMixin, clone
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from pygen.density.base import ClassDensityEstimator, asked_for, check_n_samples, choose
-from pygen.density.bayes import encode_labels, labelled
-from pygen.density.rows import Rows, like, resolve_device, to_tensor
+from pygen.arrays import asked_for, encode_labels, like
+from pygen.density.base import ClassDensityEstimator, check_n_samples, choose
+from pygen.density.bayes import labelled
+from pygen.density.rows import Rows, resolve_device, to_tensor
 from pygen.random import RandomState
 
 

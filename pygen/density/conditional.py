@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pygen.arrays import like
 from pygen.density.base import CHUNK
 from pygen.density.parameters import Parameters, precisions_cholesky, scales
-from pygen.density.rows import like, to_tensor
+from pygen.density.rows import to_tensor
 from pygen.ops import responsibilities, sample_gaussians, uniform
 from pygen.random import RandomState, new_state
 

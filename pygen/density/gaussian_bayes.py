@@ -7,8 +7,9 @@ import torch
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
+from pygen.arrays import like
 from pygen.density.bayes import ClassBayes
-from pygen.density.rows import Rows, check_finite, like, to_tensor
+from pygen.density.rows import Rows, check_finite, to_tensor
 from pygen.ops import grouped_statistics, responsibilities, sample_gaussians
 
 

@@ -14,11 +14,12 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from pygen.arrays import asked_for, like
 from pygen.density import initial, parameters
-from pygen.density.base import CHUNK, DensityEstimator, asked_for, check_n_samples, choose
+from pygen.density.base import CHUNK, DensityEstimator, check_n_samples, choose
 from pygen.density.conditional import ConditionalMixture
 from pygen.density.parameters import Parameters, Sums
-from pygen.density.rows import Rows, like, resolve_device, to_tensor
+from pygen.density.rows import Rows, resolve_device, to_tensor
 from pygen.ops import em_statistics, responsibilities, sample_gaussians
 from pygen.random import RandomState, new_state
 

@@ -9,8 +9,9 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from pygen.arrays import like
 from pygen.density.bayes import ClassBayes
-from pygen.density.rows import Rows, like, to_tensor
+from pygen.density.rows import Rows, to_tensor
 from pygen.ops import count_categories, uniform
 
 # Table look-ups at a time: their indices then take 8 MB.

@@ -1,6 +1,5 @@
 """What an estimator is given, as rows on one device, and back again: arrays, tensors of any shape, streams."""
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -9,6 +8,8 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 from torch import Tensor
+
+from pygen.arrays import from_numpy
 
 FLOATS = (torch.float32, torch.float64)
 
@@ -31,28 +32,11 @@ def is_stream(X: Any) -> bool:
     return callable(X) or (isinstance(X, Iterable) and not hasattr(X, "shape"))
 
 
-def from_numpy(array: np.ndarray) -> Tensor:
-    """A tensor on the array's memory, or on a copy where torch cannot share it (reversed, foreign byte order)."""
-    if any(stride < 0 for stride in array.strides) or not array.dtype.isnative:
-        array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
-    with warnings.catch_warnings():
-        # Of read-only arrays, memory maps above all: nothing in pygen writes to its input.
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array)
-
-
 def to_tensor(values: Any, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
     """A parameter, array or tensor, where it is needed."""
     if not isinstance(values, Tensor):
         values = from_numpy(np.asarray(values))
     return values.to(device=device, dtype=dtype)
-
-
-def like(tensor: Tensor, X: Any) -> Any:
-    """``tensor`` as the kind of thing X is: a tensor on its device, or NumPy."""
-    if isinstance(X, Tensor):
-        return tensor.to(X.device)
-    return tensor.cpu().numpy()
 
 
 def _float_dtype(tensor: Tensor) -> torch.dtype:

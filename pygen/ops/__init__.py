@@ -10,6 +10,7 @@ from types import ModuleType
 from pygen.ops.gaussian import normal, sample_gaussians, uniform
 from pygen.ops.mixture import em_statistics, grouped_statistics, responsibilities
 from pygen.ops.moments import count_categories
+from pygen.ops.reparameterize import reparameterize
 
 native: ModuleType | None
 native_error: str | None
@@ -30,6 +31,7 @@ __all__ = [
     "native",
     "native_error",
     "normal",
+    "reparameterize",
     "responsibilities",
     "sample_gaussians",
     "uniform",

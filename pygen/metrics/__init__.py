@@ -1,0 +1,39 @@
+"""Judging images that a model made: how they compare with real ones, and what to compare that with.
+
+Every function takes real and made images, or features of them, apart: which split of the data is the reference is
+the caller's choice, and belongs beside the figure.
+
+==========================  ============================================================  =========================
+`Classifier`                a small network trained on the data's own labels               features and classes
+`compare_images`            all figures below at once, in a classifier's features          one dict
+`class_shares`              how often each class was made                                  equal shares
+`class_entropy`             how evenly classes were made, in nats                          log(number of classes)
+`prdc`                      precision, recall, density, coverage                           all near 1
+`frechet_distance`          distance of the normal distributions fitted to both            0
+`kernel_distance`           squared maximum mean discrepancy with KID's kernel             0
+`two_sample_accuracy`       can the nearest neighbour tell them apart?                     1/2
+`independent_pixels`        the baseline: each pixel as in the data, without the others
+==========================  ============================================================  =========================
+
+The floor of each figure is what other real images get in place of made ones.
+"""
+
+from pygen.deep.losses import kernel_distance
+from pygen.metrics.classes import class_entropy, class_shares
+from pygen.metrics.classifier import Classifier
+from pygen.metrics.comparison import compare_images, independent_pixels
+from pygen.metrics.frechet import frechet_distance
+from pygen.metrics.neighbours import PRDC, prdc, two_sample_accuracy
+
+__all__ = [
+    "PRDC",
+    "Classifier",
+    "class_entropy",
+    "class_shares",
+    "compare_images",
+    "frechet_distance",
+    "independent_pixels",
+    "kernel_distance",
+    "prdc",
+    "two_sample_accuracy",
+]

@@ -1,0 +1,25 @@
+"""Networks: plain torch modules, usable alone, of which the deep models are made."""
+
+from pygen.nn.dcgan import DCGANDiscriminator, DCGANGenerator, dcgan_init_
+from pygen.nn.network import Network
+from pygen.nn.networks import (
+    ConvDecoder,
+    ConvEncoder,
+    MLPDecoder,
+    MLPDiscriminator,
+    MLPEncoder,
+    MLPGenerator,
+)
+
+__all__ = [
+    "ConvDecoder",
+    "ConvEncoder",
+    "DCGANDiscriminator",
+    "DCGANGenerator",
+    "MLPDecoder",
+    "MLPDiscriminator",
+    "MLPEncoder",
+    "MLPGenerator",
+    "Network",
+    "dcgan_init_",
+]
