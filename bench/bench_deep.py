@@ -158,6 +158,8 @@ def step_versus(benchmark: BenchmarkFixture, record: Callable[..., None]) -> Cal
         peer_name: str = "eager loop",
         target: float | None = 1.0,
     ) -> None:
+        torch.manual_seed(0)
+
         def fit() -> Run:
             (line,) = model.fit(x).history_
             losses = [line[name] for name in ("loss", "discriminator", "generator") if name in line]

@@ -1,6 +1,7 @@
 """The command line: what is asked for is parsed here and done by the module of the command's name.
 
-An error is one line and exit status 2; `--debug` adds the traceback. Ctrl-C is status 130.
+An error is one line and exit status 2; `--debug` adds the traceback. Ctrl-C is status 130, and where
+networks were being trained the line says how to go on.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shlex
 import sys
 import traceback
 import warnings
@@ -20,7 +22,7 @@ import tyro
 
 from pygen.cli.options import Pygen
 
-__all__ = ["main"]
+__all__ = ["Stopped", "main"]
 
 _STYLE = (
     tyro.conf.CascadeSubcommandArgs,
@@ -28,6 +30,10 @@ _STYLE = (
     tyro.conf.HelptextFromCommentsOff,
 )
 _ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C at work that the same command with `--resume` goes on with."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             import_module(f"pygen.cli.{type(options.command).__name__.lower()}").run(
                 options.command
             )
+    except Stopped as stopped:
+        kept = [argument for argument in arguments if argument not in ("--overwrite", "--resume")]
+        return _fail(f"{stopped}; go on: {shlex.join(['pygen', *kept, '--resume'])}", 130)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except Exception as error:

@@ -17,70 +17,25 @@ from tyro.conf import (
     arg,
 )
 
+from pygen.cli.model_options import Model
 
-@dataclass(frozen=True)
-class NaiveBayes:
-    """Independent pixels, each a distribution over grey levels."""
-
-    alpha: float = 1.0
-    """Added to the count of every grey level (Laplace smoothing)."""
-    device: str | None = None
-    """Where to compute: cpu, cuda, cuda:1."""
-
-
-@dataclass(frozen=True)
-class GaussianBayes:
-    """Independent pixels, each with a normal distribution."""
-
-    var_smoothing: float = 1e-9
-    """Share of the largest pixel variance that is added to all variances."""
-    device: str | None = None
-    """Where to compute: cpu, cuda, cuda:1."""
-
-
-@dataclass(frozen=True)
-class GaussianMixture:
-    """Several normal distributions, fitted by expectation maximisation."""
-
-    n_components: int = 1
-    """Number of components (of each class, with --per-class)."""
-    covariance_type: Literal["full", "tied", "diag", "spherical"] = "full"
-    """Shape of the components' covariances."""
-    tol: float = 1e-3
-    """Gain in log-likelihood per image (nats) below which the fit has converged."""
-    reg_covar: float = 1e-6
-    """Added to the diagonal of every covariance."""
-    max_iter: int = 100
-    """Iterations of expectation maximisation, at most."""
-    n_init: int = 1
-    """Number of starts; the best is kept."""
-    init_params: Literal["kmeans", "k-means++", "random", "random_from_data"] = "kmeans"
-    """How the components start."""
-    random_state: int | None = None
-    """Seed of the start."""
-    verbose: int = 0
-    """1 or 2: report on each start, and on its iterations."""
-    device: str | None = None
-    """Where to compute: cpu, cuda, cuda:1."""
-    dtype: Literal["float32", "float64"] | None = None
-    """Type of the computation (default: that of the data, float32)."""
-    batch_size: int | None = None
-    """Images on the device at a time (default: all)."""
-
-
-Model: TypeAlias = NaiveBayes | GaussianBayes | GaussianMixture
+Split: TypeAlias = Literal["train", "test", "all"]
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Fit naive Bayes, Gaussian Bayes and mixtures to real images; leave a page to look at."""
+    """Fit all seven models to real images; leave a page to look at."""
 
     data: str = "digits"
-    """digits, mnist, fashion_mnist, cifar10, or the path of a data set with labels."""
+    """digits, mnist, fashion_mnist, cifar10, or the path of a data set with labels. On two cores
+    digits take two minutes, mnist about half an hour, cifar10 about one and a half."""
     out: Path = Path("runs/demo")
     """The folder for index.html, the pictures and the fitted models."""
     seed: int = 0
     """The same seed draws the same pictures."""
+    steps: int | None = None
+    """Train every network for so many steps: few for a quick look (default: as many as each needs
+    for images of this size; the page has them)."""
 
 
 @dataclass(frozen=True)
@@ -89,18 +44,13 @@ class Fit:
 
     model: OmitArgPrefixes[OmitSubcommandPrefixes[Model]]
     data: str
-    """digits, mnist, fashion_mnist, cifar10, or the path of a data set."""
+    """digits, mnist, fashion_mnist, cifar10, or the path of a data set or a folder of pictures."""
     out: Path
-    """The folder in which the model is saved."""
-    split: Literal["train", "test", "all"] = "train"
+    """The folder for the model, and for checkpoints, samples and metrics.jsonl of networks."""
+    split: Split = "train"
     """The part of the data to fit."""
     image_size: str | None = None
     """Crop and resize every image to this: 32, or HEIGHTxWIDTH."""
-    per_class: bool = True
-    """One density for each class, or one for all images."""
-    levels: int | None = None
-    """Reduce pixels to so many grey levels (naive Bayes, by default: 17 for digits, else 256) and,
-    for the Gaussian models, add uniform noise (by default: pixels as they are)."""
     overwrite: FlagCreatePairsOff[bool] = False
     """Replace an earlier run in the folder."""
 
@@ -122,14 +72,58 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Reconstruct:
+    """Show images above what an autoencoder or VAE makes of them."""
+
+    run: Positional[Path]
+    """The folder of a model: of pygen fit, or one of pygen demo's."""
+    out: Path
+    """The file to write: .png, rows of images above their reconstructions; .npy, uint8
+    [2, N, C, H, W]."""
+    data: str | None = None
+    """As in pygen fit (default: the data of the run)."""
+    split: Split | None = None
+    """Its part (default: test, of a path train)."""
+    n: Annotated[int, arg(name="n-images", aliases=["-n"])] = 20
+    """Number of images."""
+    seed: int = 0
+    """Which images: the same seed chooses the same."""
+
+
+@dataclass(frozen=True)
+class Interpolate:
+    """Show images between two real ones (autoencoder, VAE) or two made of noise (GANs), as strips."""
+
+    run: Positional[Path]
+    """The folder of a model: of pygen fit, or one of pygen demo's."""
+    out: Path
+    """The file to write: .png, a row for each strip; .npy, uint8 [N, STEPS, C, H, W]."""
+    data: str | None = None
+    """Of autoencoder and VAE: as in pygen fit (default: the data of the run)."""
+    split: Split | None = None
+    """Its part (default: test, of a path train)."""
+    n: Annotated[int, arg(name="n-strips", aliases=["-n"])] = 8
+    """Number of strips."""
+    steps: int = 10
+    """Images of a strip, with both ends."""
+    y: int | None = None
+    """The class, of a model that knows classes (default: another for each strip)."""
+    seed: int = 0
+    """Which ends: the same seed chooses the same."""
+
+
+@dataclass(frozen=True)
 class Info:
     """Show versions, the compiled extension, devices and data, and how to get what is missing."""
+
+
+Command: TypeAlias = Demo | Fit | Sample | Reconstruct | Interpolate | Info
 
 
 @dataclass(frozen=True)
 class Pygen:
     """Classic generative models: fit them to images, draw new ones."""
 
-    command: OmitArgPrefixes[OmitSubcommandPrefixes[Demo | Fit | Sample | Info]]
+    command: OmitArgPrefixes[OmitSubcommandPrefixes[Command]]
     debug: FlagCreatePairsOff[bool] = False
     """After an error, also show the traceback."""

@@ -12,7 +12,7 @@ from pygen.data import quantize, to_unit
 from pygen.ops import uniform
 from pygen.random import RandomState, new_state
 
-KINDS = ("levels", "dequantized", "unit")
+KINDS = ("levels", "dequantized", "unit", "bytes")
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,14 @@ class Pixels:
 
     Attributes
     ----------
-    kind : {"levels", "dequantized", "unit"}
+    kind : {"levels", "dequantized", "unit", "bytes"}
         "levels": the grey level g in 0..levels-1, for models of categories. "dequantized":
         (g + u) / levels with u uniform in [0, 1), so that a density of it bounds the probability
         of the grey levels (Theis, van den Oord and Bethge, "A note on the evaluation of
-        generative models", 2016). "unit": x / 255.
+        generative models", 2016). "unit": x / 255. "bytes": as they are, for models that scale
+        them themselves.
     levels : int or None
-        Number of grey levels, 2 to 256; None for "unit".
+        Number of grey levels, 2 to 256; None for "unit" and "bytes".
     """
 
     kind: str
@@ -36,9 +37,11 @@ class Pixels:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"pixels: expected one of {', '.join(KINDS)}, found {self.kind!r}")
-        if self.kind == "unit":
+        if self.kind in ("unit", "bytes"):
             if self.levels is not None:
-                raise ValueError(f"levels: expected none for unit pixels, found {self.levels!r}")
+                raise ValueError(
+                    f"levels: expected none for {self.kind} pixels, found {self.levels!r}"
+                )
         elif type(self.levels) is not int or not 2 <= self.levels <= 256:
             raise ValueError(f"levels: expected 2 to 256, found {self.levels!r}")
 
@@ -48,7 +51,7 @@ class Pixels:
         `random_state` draws the noise of "dequantized".
         """
         if self.levels is None:
-            return to_unit(images)
+            return images if self.kind == "bytes" else to_unit(images)
         codes = quantize(images, self.levels)
         if self.kind == "levels":
             return codes
@@ -58,6 +61,8 @@ class Pixels:
     def decode(self, features: Tensor) -> Tensor:
         """Turn features into images, uint8; what lies outside black and white is clipped."""
         features = features.cpu()
+        if self.kind == "bytes":
+            return features
         if self.levels is None:
             return features.clamp(0, 1).mul(255).round().to(torch.uint8)
         codes = features if self.kind == "levels" else (features * self.levels).floor()

@@ -1,7 +1,8 @@
 """A fitted model in a folder, with the record of how it was made.
 
 Beside the two files of `pygen.io` lies `run.json`: the data, how its pixels became features (which
-`pygen sample` needs to turn samples back into pictures), versions, the time taken, the score.
+`pygen sample` needs to turn samples back into pictures), versions, the time taken, the score. While
+networks are trained it lies there already, beside the checkpoints.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from shutil import rmtree
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import pygen
 from pygen.cli.pixels import Pixels
@@ -26,7 +28,11 @@ from pygen.io import CONFIG, TENSORS
 
 FORMAT = 1
 RECORD = "run.json"
-_STAGE = ".run-"
+CHECKPOINTS = "checkpoints"
+# All that a run leaves in its folder; the last four only where networks were trained.
+NAMES = (TENSORS, CONFIG, RECORD, CHECKPOINTS, "samples", "metrics.jsonl", "tensorboard")
+# A folder inside it, of what is not finished or about to be removed.
+STAGE = ".run-"
 
 
 @dataclass(frozen=True)
@@ -39,24 +45,36 @@ class Run:
         What `pygen.data.load` was given.
     image_size : tuple of int or None
         The same, (height, width).
+    data_sha256 : str
+        Of the images and labels that came of it, see `digest`.
     pixels : Pixels
     image_shape : tuple of int
         [C, H, W].
     n_images : int
-    seconds : float
-        The fit alone.
-    score : float
-        Mean log-probability ("levels") or log-density of the images fitted, in nats.
+    seconds : float or None
+        The fit alone; None while networks are trained.
+    score : float or None
+        Mean log-probability ("levels") or log-density of the images fitted, in nats; None of
+        networks, whose figures are in metrics.jsonl.
     """
 
     data: str
     split: str
     image_size: tuple[int, int] | None
+    data_sha256: str
     pixels: Pixels
     image_shape: tuple[int, int, int]
     n_images: int
-    seconds: float
-    score: float
+    seconds: float | None
+    score: float | None
+
+
+def digest(images: Tensor, labels: Tensor) -> str:
+    """Return the SHA-256 of images and labels, to know them again."""
+    found = hashlib.sha256()
+    for values in (images, labels):
+        found.update(values.contiguous().numpy().data)
+    return found.hexdigest()
 
 
 @contextmanager
@@ -83,29 +101,80 @@ def new_run(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     OSError
         If it cannot be written to.
     """
-    _check_place(folder, overwrite)
+    if holds_run(folder) and not overwrite:
+        raise ValueError(
+            f"{folder}: expected no earlier run, found one; choose another folder or add "
+            f"--overwrite"
+        )
+    with made_folder(folder):
+        stage = Path(tempfile.mkdtemp(prefix=STAGE, dir=folder))
+        try:
+            yield stage
+            for name in NAMES:
+                if (stage / name).exists():
+                    (stage / name).replace(folder / name)
+                else:
+                    remove(folder / name)
+        finally:
+            rmtree(stage, ignore_errors=True)
+
+
+def holds_run(folder: Path) -> bool:
+    """Return whether a folder holds a run, finished or not; refuse one that holds something else.
+
+    Raises
+    ------
+    ValueError
+        If there is a file of that name, or a folder of other things.
+    """
+    if not folder.exists():
+        return False
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: expected a folder or nothing, found a file")
+    # What an interrupted run left behind does not count.
+    found = sorted(p.name for p in folder.iterdir() if not p.name.startswith(STAGE))
+    if not found:
+        return False
+    if RECORD not in found:
+        raise ValueError(
+            f"{folder}: expected an empty folder or an earlier run, found {', '.join(found[:3])}"
+            f"{', ...' if len(found) > 3 else ''}; choose another folder"
+        )
+    return True
+
+
+@contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """Make a folder where it is missing; if it is empty at the end, take it away again."""
     made = [path for path in (folder, *folder.parents) if not path.exists()]
-    stage = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=_STAGE, dir=folder))
-        yield stage
-        for name in (TENSORS, CONFIG, RECORD):
-            (stage / name).replace(folder / name)
+        yield
     finally:
-        if stage is not None:
-            rmtree(stage, ignore_errors=True)
         for path in made:
             with suppress(OSError):  # not empty: the run, or what somebody else put there
                 path.rmdir()
 
 
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it; nothing may be there."""
+    if path.is_dir():
+        rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def write_run(model: Any, run: Run, folder: Path) -> None:
     """Write a model and its record into a folder."""
     model.save(folder)
+    write_record(run, folder)
+
+
+def write_record(run: Run, folder: Path) -> None:
+    """Write the record of the model in a folder, or of one that is yet to come."""
     record = {
         "format": FORMAT,
-        "config_sha256": _digest(folder),
+        "config_sha256": _digest(folder) if (folder / CONFIG).exists() else None,
         "versions": {
             "pygen": pygen.__version__,
             "torch": str(torch.__version__),
@@ -124,9 +193,32 @@ def read_run(folder: Path) -> tuple[Any, Run]:
     FileNotFoundError
         If the folder or one of its files is missing.
     ValueError
-        If a file is damaged, or the record is another model's.
+        If a file is damaged, the record is another model's, or training has not ended.
     """
+    if (folder / CHECKPOINTS).is_dir() and not (folder / CONFIG).exists():
+        raise ValueError(
+            f"{folder}: expected a finished run, found one that was interrupted; go on with it: "
+            f"pygen fit with the options it had and --resume"
+        )
     model = pygen.load(folder)
+    run, of = read_record(folder)
+    if of != _digest(folder):
+        raise ValueError(
+            f"{folder / RECORD}: expected the record of the model beside it, found another's"
+        )
+    return model, run
+
+
+def read_record(folder: Path) -> tuple[Run, str | None]:
+    """Read a record, and the SHA-256 of the description of its model, None if it is yet to come.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    ValueError
+        If it is damaged.
+    """
     path = folder / RECORD
     if not path.is_file():
         raise FileNotFoundError(
@@ -136,47 +228,24 @@ def read_run(folder: Path) -> tuple[Any, Run]:
         record = json.loads(path.read_bytes().decode())
         if record["format"] != FORMAT:
             raise ValueError(f"expected format {FORMAT}, found {record['format']!r}")
-        digest = record["config_sha256"]
         run = Run(
             data=str(record["data"]),
             split=str(record["split"]),
             image_size=record["image_size"] and tuple(record["image_size"]),
+            data_sha256=str(record["data_sha256"]),
             pixels=Pixels(**record["pixels"]),
             image_shape=tuple(record["image_shape"]),
             n_images=int(record["n_images"]),
-            seconds=float(record["seconds"]),
-            score=float(record["score"]),
+            seconds=record["seconds"],
+            score=record["score"],
         )
+        return run, record["config_sha256"]
     except (LookupError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"{path}: expected a record as written by pygen fit, found damage "
             f"({type(error).__name__}: {error}); fit the model again"
         ) from error
-    if digest != _digest(folder):
-        raise ValueError(f"{path}: expected the record of the model beside it, found another's")
-    return model, run
 
 
 def _digest(folder: Path) -> str:
     return hashlib.sha256((folder / CONFIG).read_bytes()).hexdigest()
-
-
-def _check_place(folder: Path, overwrite: bool) -> None:
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: expected a folder or nothing, found a file")
-    # What an interrupted run left behind does not count.
-    found = sorted(p.name for p in folder.iterdir() if not p.name.startswith(_STAGE))
-    if not found:
-        return
-    if not {CONFIG, RECORD} <= set(found):
-        raise ValueError(
-            f"{folder}: expected an empty folder or an earlier run, found {', '.join(found[:3])}"
-            f"{', ...' if len(found) > 3 else ''}; choose another folder"
-        )
-    if not overwrite:
-        raise ValueError(
-            f"{folder}: expected no earlier run, found one; choose another folder or add "
-            f"--overwrite"
-        )

@@ -73,6 +73,7 @@ class DeepEstimator(FittedNetworks):
         *,
         out: str | os.PathLike[str] | None = None,
         resume: bool = False,
+        tensorboard: bool = False,
     ) -> Any:
         """Train the networks.
 
@@ -89,6 +90,8 @@ class DeepEstimator(FittedNetworks):
             writes it.
         resume : bool, default=False
             Go on from the newest checkpoint in ``out``, bit for bit as if training had never stopped.
+        tensorboard : bool, default=False
+            Also write TensorBoard's event files there; needs ``pip install pygen[tensorboard]``.
 
         Returns
         -------
@@ -100,10 +103,13 @@ class DeepEstimator(FittedNetworks):
             If data, labels or parameters do not fit, or the run in ``out`` was of another model.
         FloatingPointError
             If losses or weights are no longer finite; says where and what to try.
+        ImportError
+            If TensorBoard is wanted and not installed.
         """
         self._validate_params()
-        if resume and out is None:
-            raise ValueError("resume=True needs out, the folder of the run to go on with.")
+        for name, asked in (("resume", resume), ("tensorboard", tensorboard)):
+            if asked and out is None:
+                raise ValueError(f"{name}=True needs out, the folder of the run.")
         seed = self._run_seed(Path(out) if out is not None and resume else None)
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)  # of an earlier fit
@@ -128,6 +134,7 @@ class DeepEstimator(FittedNetworks):
             draw_every=None if draw is None else every,
             identity=self._identity(task, data, seed),
             progress=bool(self.verbose),
+            tensorboard=tensorboard,
         )
         trainer.run(resume=resume)
         if evaluate is not None and self.keep == "best":

@@ -1,5 +1,5 @@
 """Pages that show and explain models."""
 
-from pygen.report.page import Page, Section, Table, render
+from pygen.report.page import Figure, Page, Section, Table, render
 
-__all__ = ["Page", "Section", "Table", "render"]
+__all__ = ["Figure", "Page", "Section", "Table", "render"]

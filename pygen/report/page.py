@@ -1,4 +1,4 @@
-"""One self-contained HTML page: a table, a section with a picture per model, what was run."""
+"""One self-contained HTML page: sections with pictures, tables, what was run."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ class Table:
 
     Attributes
     ----------
+    title : str
     columns : sequence of str
         The headings; the first is that of the rows' names.
     rows : sequence of sequence of str
@@ -25,35 +26,52 @@ class Table:
         Paragraphs that say how the figures came about and how to read them.
     """
 
+    title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
+class Figure:
+    """A picture with what is to be said of it.
+
+    Attributes
+    ----------
+    picture : PIL.Image.Image
+    alt : str
+        The picture in words, for those who do not see it.
+    caption : str
+        Below it; may be empty.
+    row_labels : sequence of str
+        A label for each row of a picture made by `grid`; may be empty.
+    """
+
+    picture: Picture
+    alt: str
+    caption: str = ""
+    row_labels: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Section:
-    """A picture and what the reader sees in it.
+    """Pictures and what the reader sees in them.
 
     Attributes
     ----------
     title : str
     text : str
         One paragraph.
-    picture : PIL.Image.Image
-    alt : str
-        The picture in words, for those who do not see it.
-    settings : str
-        The model as one would write it in Python; empty where there is none.
-    row_labels : sequence of str
-        A label for each row of a picture made by `grid`; may be empty.
+    figures : sequence of Figure
+        Several stand two in a row where there is room.
+    settings : sequence of str
+        Models as one would write them in Python.
     """
 
     title: str
     text: str
-    picture: Picture
-    alt: str
-    settings: str = ""
-    row_labels: Sequence[str] = ()
+    figures: Sequence[Figure]
+    settings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -66,8 +84,8 @@ class Page:
         The heading and the sentence below it.
     generator : str
         The program and version that made the page.
-    table : Table
     sections : sequence of Section
+    tables : sequence of Table
     facts : mapping of str to str
         What was run, by name: the command, versions, data, seeds, seconds.
     """
@@ -75,8 +93,8 @@ class Page:
     title: str
     lead: str
     generator: str
-    table: Table
     sections: Sequence[Section]
+    tables: Sequence[Table] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -12,9 +12,9 @@ from pygen.cli import main
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of one run of the demo on digits."""
+    """The folder of one run of the demo on digits, with networks that are hardly trained."""
     out = tmp_path_factory.mktemp("demo") / "new" / "demo"
-    assert main(["demo", "--out", str(out)]) == 0
+    assert main(["demo", "--steps", "20", "--out", str(out)]) == 0
     return out
 
 

@@ -210,7 +210,8 @@ def test_sample_errors(run: Path, tmp_path: Path, error: Error) -> None:
 def test_sample_of_a_class_from_a_model_without(tmp_path: Path, error: Error) -> None:
     out = tmp_path / "run"
     assert fit("gaussian-bayes", out, "--no-per-class") == 0
-    assert "--no-per-class" in error("sample", out, "--out", tmp_path / "x.png", "--y", "3")
+    line = error("sample", out, "--out", tmp_path / "x.png", "--y", "3")
+    assert "fitted without classes, found 3" in line
 
 
 def test_unreadable_runs(tmp_path: Path, error: Error) -> None:

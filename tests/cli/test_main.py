@@ -5,18 +5,20 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import io
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
 import pygen
-from pygen.cli import main, options
+from pygen.cli import main, model_options
 
 Error = Callable[..., str]
 
@@ -43,13 +45,17 @@ for argv in (
     ["fit", "naive-bayes", "--data", "digits", "--out", f"{folder}/run"],
     ["sample", run, "--out", f"{folder}/grid.png", "--n-samples", "400"],
     ["sample", run, "--out", f"{folder}/grid.npy", "--n-samples", "400"],
-    ["demo", "--out", f"{folder}/demo"],
+    ["demo", "--steps", "2", "--out", f"{folder}/demo"],
+    ["fit", "gan", "--data", "digits", "--max-steps", "2", "--out", f"{folder}/gan"],
 ):
     assert main(argv) == 2
 """
 
 
-@pytest.mark.parametrize("command", [[], ["demo"], ["fit"], ["sample"], ["info"]])
+@pytest.mark.parametrize(
+    "command",
+    [[], ["demo"], ["fit"], ["fit", "vae"], ["sample"], ["reconstruct"], ["interpolate"], ["info"]],
+)
 def test_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "--help"]) == 0
     printed = capsys.readouterr()
@@ -60,9 +66,14 @@ def test_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
 def test_model_help_says_what_every_option_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "gaussian-mixture", "--help"]) == 0
     text = capsys.readouterr().out
-    for field in dataclasses.fields(options.GaussianMixture):
-        assert f"--{field.name.replace('_', '-')} " in text
+    for field in dataclasses.fields(model_options.GaussianMixture):
+        assert re.search(f"--(no-)?{field.name.replace('_', '-')}[ ,]", text)
     assert "Iterations of expectation maximisation" in text
+    assert main(["fit", "dcgan", "--help"]) == 0
+    text = capsys.readouterr().out
+    for field in dataclasses.fields(model_options.DCGAN):
+        assert re.search(f"--{field.name.replace('_', '-')} ", text)
+    assert "Of Adam" in text
 
 
 def test_help_waits_for_no_heavy_import() -> None:
@@ -73,9 +84,12 @@ def test_help_waits_for_no_heavy_import() -> None:
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [
-        ([], "demo, fit, sample, info"),
+        ([], "demo, fit, sample, reconstruct, interpolate, info"),
         (["paint"], "paint"),
-        (["fit", "vae", "--data", "digits", "--out", "x"], "vae"),
+        (["fit", "vea", "--data", "digits", "--out", "x"], "vea"),
+        (["fit", "vae", "--data", "digits", "--out", "x", "--width", "8"], "--width"),
+        (["fit", "vae", "--data", "d", "--out", "x", "--likelihood", "poisson"], "poisson"),
+        (["fit", "naive-bayes", "--data", "digits", "--out", "x", "--resume"], "--resume"),
         (["fit", "naive-bayes", "--out", "x"], "--data"),
         (["fit", "naive-bayes", "--data", "digits"], "--out"),
         (["fit", "naive-bayes", "--data", "digits", "--out", "x", "--alpha", "much"], "--alpha"),
@@ -141,12 +155,12 @@ def test_warnings_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "max_iter" in line
 
 
-@pytest.mark.parametrize("name", ["NaiveBayes", "GaussianBayes", "GaussianMixture"])
-def test_model_options_are_the_constructors(name: str) -> None:
-    constructor = inspect.signature(getattr(pygen, name)).parameters
-    for field in dataclasses.fields(getattr(options, name)):
-        assert field.name in constructor
-        assert field.default == constructor[field.name].default
+@pytest.mark.parametrize("model", get_args(model_options.Model), ids=lambda m: m.__name__)
+def test_model_options_are_the_constructors(model: type) -> None:
+    constructor = inspect.signature(getattr(pygen, model.__name__)).parameters
+    for field in dataclasses.fields(model):
+        if field.name not in ("per_class", "levels", "resume"):
+            assert field.default == constructor[field.name].default
 
 
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
@@ -180,7 +194,7 @@ def test_full_disk_leaves_nothing_half_written(demo: Path, tmp_path: Path) -> No
         check=True,
     )
     lines = done.stderr.splitlines()
-    assert len(lines) == 4
+    assert len(lines) == 5
     assert all(line.startswith("pygen: error: ") and "write" in line for line in lines)
     assert old.read_bytes() == b"an earlier picture"
     assert {path.name for path in tmp_path.rglob("*")} <= {"grid.png", "demo"}

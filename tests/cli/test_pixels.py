@@ -31,6 +31,12 @@ def test_unit_is_lossless_and_clips() -> None:
     assert Pixels("dequantized", 17).decode(torch.tensor([-3.0, 7.0])).tolist() == [0, 255]
 
 
+def test_bytes_stay_as_they_are() -> None:
+    pixels = Pixels("bytes", None)
+    assert torch.equal(pixels.encode(EVERY), EVERY)
+    assert torch.equal(pixels.decode(EVERY), EVERY)
+
+
 def test_dequantized_noise_is_uniform_and_fixed_by_the_seed() -> None:
     pixels = Pixels("dequantized", 16)
     black = torch.zeros(1000, 1, 8, 8, dtype=torch.uint8)
@@ -51,7 +57,15 @@ def test_log_volume_makes_a_uniform_mass_a_density_of_one() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "levels"),
-    [("levels", None), ("levels", 1), ("levels", 257), ("levels", 2.0), ("unit", 5), ("x", 5)],
+    [
+        ("levels", None),
+        ("levels", 1),
+        ("levels", 257),
+        ("levels", 2.0),
+        ("unit", 5),
+        ("bytes", 5),
+        ("x", 5),
+    ],
 )
 def test_nonsense_is_refused(kind: str, levels: int | None) -> None:
     with pytest.raises(ValueError, match="expected"):

@@ -54,6 +54,7 @@ def dcgan(train):
 
 
 def small_vae(latent_dim, **parameters):
+    torch.manual_seed(0)  # draws the weights of the networks passed
     return VAE(
         latent_dim,
         encoder=MLPEncoder(SHAPE, 2 * latent_dim),
