@@ -159,7 +159,7 @@ def test_warnings_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_model_options_are_the_constructors(model: type) -> None:
     constructor = inspect.signature(getattr(pygen, model.__name__)).parameters
     for field in dataclasses.fields(model):
-        if field.name not in ("per_class", "levels", "resume"):
+        if field.name not in ("per_class", "levels", "resume", "tensorboard"):
             assert field.default == constructor[field.name].default
 
 
