@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-# Threads that wait by spinning, each library's its own, slow each other down threefold on two cores.
+# Tests are small: a second thread costs more than it does, and threads that wait by spinning, each library's its own,
+# slow each other down threefold on two cores. Tests of threads ask for theirs.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
