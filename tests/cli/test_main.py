@@ -22,7 +22,13 @@ from pygen.cli import main, model_options
 
 Error = Callable[..., str]
 
-COMMAND = "import sys; from pygen.cli import main; sys.exit(main())"
+# A job that a script starts in the background ignores Ctrl-C, and so would its children.
+COMMAND = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from pygen.cli import main
+sys.exit(main())
+"""
 
 # Without pygen/__init__.py, which is not this module's to judge.
 HELP = """

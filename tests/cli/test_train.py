@@ -22,7 +22,13 @@ from pygen.cli import main
 
 Error = Callable[..., str]
 
-COMMAND = "import sys; from pygen.cli import main; sys.exit(main())"
+# A job that a script starts in the background ignores Ctrl-C, and so would its children.
+COMMAND = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from pygen.cli import main
+sys.exit(main())
+"""
 MODELS = {"autoencoder": "Autoencoder", "vae": "VAE", "gan": "GAN", "dcgan": "DCGAN"}
 FILES = {"config.json", "model.safetensors", "run.json", "metrics.jsonl", "checkpoints", "samples"}
 SMALL = ("--batch-size", "8", "--random-state", "0", "--keep", "last")
