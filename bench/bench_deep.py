@@ -185,7 +185,7 @@ def step_versus(benchmark: BenchmarkFixture, record: Callable[..., None]) -> Cal
 def test_autoencoder(step_versus: Callable[..., None]) -> None:
     x, shape = images(1, 28, 28), (1, 28, 28)
     networks = {"encoder": ConvEncoder(shape, 2), "decoder": ConvDecoder(2, shape)}
-    model = Autoencoder(max_steps=50, validation_fraction=0, **networks, **ALONE)
+    model = Autoencoder(batch_size=32, max_steps=50, validation_fraction=0, **networks, **ALONE)
     case = "Autoencoder, 32 x 28x28, convolutions"
     step_versus(case, model, x, lambda: autoencoder_loop(networks, x, 50, 32), rel=0.1)
 
@@ -210,7 +210,7 @@ def test_vae(step_versus: Callable[..., None]) -> None:
 def test_gan(step_versus: Callable[..., None]) -> None:
     x, shape = images(1, 28, 28), (1, 28, 28)
     networks = {"generator": MLPGenerator(100, shape), "discriminator": MLPDiscriminator(shape)}
-    model = GAN(max_steps=50, **networks, **ALONE)
+    model = GAN(batch_size=128, max_steps=50, **networks, **ALONE)
     case = "GAN, 128 x 28x28"
     step_versus(case, model, x, lambda: gan_loop(networks, x, 50, 128), rel=0.3)
 
@@ -227,7 +227,7 @@ def test_dcgan(
     step_versus: Callable[..., None], shape: tuple[int, int, int], width: int, n: int
 ) -> None:
     x, networks = images(*shape), dcgan(shape, width)
-    model = DCGAN(max_steps=n, **networks, **ALONE)
+    model = DCGAN(batch_size=128, max_steps=n, **networks, **ALONE)
     case = f"DCGAN, 128 x {'x'.join(map(str, shape))}"
     step_versus(case, model, x, lambda: gan_loop(networks, x, n, 128), rel=0.3)
 
@@ -241,7 +241,7 @@ def test_dcgan_beside_its_plain_form(step_versus: Callable[..., None]) -> None:
 
     step_versus(
         "DCGAN, 128 x 3x32x32, beside NCHW float32",
-        DCGAN(max_steps=10, **networks, **ALONE),
+        DCGAN(batch_size=128, max_steps=10, **networks, **ALONE),
         x,
         plain,
         rel=0.3,
