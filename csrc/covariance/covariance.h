@@ -1,28 +1,41 @@
-// The CPU kernels of full covariances as their binding sees them. T is float or double, the data's own.
+// The CPU kernels of full covariances as their bindings see them. T is float or double, the data's own.
 #pragma once
 #include <cstdint>
 
 namespace pygen {
 
-// |(x_row - centre) U|^2 for rows of x [*, dims], over `size` of the features. U [size, *] is stored by panels of so
-// many columns as the kernel says, each [height, columns]: what lies below is zero.
+// Rows side by side: tile [dims, rows of a tile] of x[row] - centre (null: 0), the last row repeated where fewer than a
+// tile are left.
+template <class T>
+using Gather = void (*)(const T* x, int64_t dims, const T* centre, const int64_t* rows, int64_t n, T* tile);
+
+// |(x - centre) U|^2 for `size` features of x. U [size, *] is stored by panels of so many columns as the kernel says,
+// each [height, columns]: what lies below is zero.
 template <class T>
 struct Whitening {
-  const T* x;
-  int64_t dims;
-  const int64_t* rows;      // null: all
-  const int64_t* features;  // [size]; null: all
-  const T* centre;          // [size]
+  const int64_t* features;
+  const T* centre;
   int64_t size;
   const T* panels;
   const int64_t* heights;
   int64_t n_panels;
-  T* norms;
 };
 
-// Rows [begin, end) of `rows`. `scratch` takes `size` times the kernel's number of rows.
+// Adds to the norms of a tile's rows. `scratch` is as large as a tile.
 template <class T>
-using Whiten = void (*)(const Whitening<T>& whitening, int64_t begin, int64_t end, T* scratch);
+using Whiten = void (*)(const Whitening<T>& whitening, const T* tile, T* scratch, double* norms);
+
+// The same where U is diagonal.
+template <class T>
+struct Scaling {
+  const int64_t* features;
+  const T* centre;
+  const T* precisions;
+  int64_t size;
+};
+
+template <class T>
+using Scale = void (*)(const Scaling<T>& scaling, const T* tile, double* norms);
 
 // Sums of w (x_row - mean) and w (x_row - mean) (x_row - mean)^T over a block of rows of x [*, dims] and `size` of its
 // features. The rows, scaled by the roots of their weights, are first packed into panels of so many columns as the
@@ -53,16 +66,37 @@ template <class T>
 using Varies = void (*)(const T* x, int64_t dims, const int64_t* rows, int64_t n, const double* mean, int64_t begin,
                         int64_t end, unsigned char* varies);
 
+// Columns of a matrix, from row `start` on: values [*, columns].
+struct Panel {
+  double* values;
+  int64_t start;
+};
+
+// Forward elimination with a symmetric S, by blocks of as many rows as a panel has columns. The first panels hold S, of
+// which only rows down to their own columns are read, and become R with R^T R = S; any further columns B become
+// R^-T B. Above `row` all is done. First the diagonal block: false where S is not positive definite.
+using Factor = bool (*)(const Panel* panels, int64_t row, double* reciprocals);
+// Then, with the reciprocals of its diagonal, those beside it.
+using Eliminate = void (*)(const Panel* panels, int64_t row, int64_t column, const double* reciprocals);
+
+template <class T>
+struct RowKernels {
+  Gather<T> gather;
+  Whiten<T> whiten;
+  Scale<T> scale;
+  Pack<T> pack;
+  Varies<T> varies;
+  int columns;  // of a panel of Whiten
+};
+
 struct CovarianceKernels {
-  Whiten<float> whiten_float;
-  Whiten<double> whiten_double;
-  Pack<float> pack_float;
-  Pack<double> pack_double;
-  Varies<float> varies_float;
-  Varies<double> varies_double;
+  RowKernels<float> of_float;
+  RowKernels<double> of_double;
   Multiply multiply;
-  int rows;                                    // that Whiten takes together
-  int float_columns, double_columns, columns;  // of a panel: of Whiten by type, of Scatter
+  Factor factor;
+  Eliminate eliminate;
+  int rows;     // of a tile
+  int columns;  // of a panel of Scatter and Factor
 };
 
 // cpu.cpp, compiled once per instruction set.

@@ -1,12 +1,11 @@
-// Binds the kernels of full covariances to the operators that pygen/ops defines.
-#include <algorithm>
+// Binds the kernels of one covariance to the operators that pygen/ops defines.
 #include <cmath>
+#include <cstring>
 #include <optional>
-#include <vector>
 
-#include "../common.h"
 #include "../isa.h"
-#include "covariance.h"
+#include "../pages.h"
+#include "blocks.h"
 
 namespace pygen {
 namespace {
@@ -31,88 +30,56 @@ std::optional<Tensor> contiguous(const std::optional<Tensor>& tensor) {
   return tensor.has_value() ? std::optional<Tensor>(torch::stable::contiguous(*tensor)) : std::nullopt;
 }
 
-// A matrix [size, columns] by panels `width` columns wide, each as high as its lowest entry that is not zero.
-template <class T>
-std::vector<T> split(const T* matrix, int64_t size, int64_t columns, int width, std::vector<int64_t>& heights) {
-  int64_t total = 0;
-  for (int64_t begin = 0; begin < columns; begin += width) {
-    const int64_t end = std::min(begin + width, columns);
-    const auto is_empty = [&](int64_t row) {
-      return std::all_of(matrix + row * columns + begin, matrix + row * columns + end, [](T x) { return x == 0; });
-    };
-    int64_t height = size;
-    while (height > 0 && is_empty(height - 1)) --height;
-    heights.push_back(height);
-    total += height * width;
-  }
-  std::vector<T> panels(total);
-  T* to = panels.data();
-  for (size_t panel = 0; panel < heights.size(); ++panel) {
-    const int64_t begin = panel * width, count = std::min(begin + width, columns) - begin;
-    for (int64_t row = 0; row < heights[panel]; ++row, to += width)
-      std::copy_n(matrix + row * columns + begin, count, to);
-  }
-  return panels;
+std::vector<int64_t> numbers(const std::optional<Tensor>& index, int64_t n) {
+  if (!index.has_value()) return range(n);
+  return std::vector<int64_t>(data<int64_t>(*index), data<int64_t>(*index) + n);
 }
 
 Tensor whitened_norms_cpu(const Tensor& x_in, const Tensor& centre_in, const Tensor& factor_in,
                           const std::optional<Tensor>& features_in, const std::optional<Tensor>& rows_in) {
-  constexpr int64_t kGrain = 16;  // groups of rows a thread takes at least
+  constexpr int64_t kGrain = 16;  // tiles a thread takes at least
   const ScalarType dtype = check_rows(x_in);
   const Tensor x = torch::stable::contiguous(x_in), centre = torch::stable::contiguous(centre_in),
                factor = torch::stable::contiguous(factor_in);
-  const std::optional<Tensor> features = contiguous(features_in), rows = contiguous(rows_in);
-  check_index(rows, x.size(0), "rows must be int64 [P] in [0, N)");
-  check_index(features, x.size(1), "features must be int64 [C] in [0, D)");
-  const int64_t n = rows ? rows->size(0) : x.size(0), size = features ? features->size(0) : x.size(1);
+  const std::optional<Tensor> features_given = contiguous(features_in), rows_given = contiguous(rows_in);
+  check_index(rows_given, x.size(0), "rows must be int64 [P] in [0, N)");
+  check_index(features_given, x.size(1), "features must be int64 [C] in [0, D)");
+  const int64_t n = rows_given ? rows_given->size(0) : x.size(0), dims = x.size(1),
+                size = features_given ? features_given->size(0) : dims;
   STD_TORCH_CHECK(centre.dim() == 1 && centre.size(0) == size && centre.scalar_type() == dtype,
                   "centre must be [C] of the dtype of x");
   STD_TORCH_CHECK(factor.dim() == 2 && factor.size(0) == size && factor.scalar_type() == dtype,
                   "factor must be [C, P] of the dtype of x");
   Tensor norms = torch::stable::new_empty(x, {n});
   const CovarianceKernels& kernels = PYGEN_BEST(kCovariance);
-  const auto run = [&](auto type, auto kernel, int width) {
+  const std::vector<int64_t> features = numbers(features_given, size), rows = numbers(rows_given, n);
+  const auto run = [&](auto type) {
     using T = decltype(type);
-    std::vector<int64_t> heights;
-    const std::vector<T> panels = split(data<T>(factor), size, factor.size(1), width, heights);
-    const Whitening<T> whitening = {data<T>(x),
-                                    x.size(1),
-                                    rows ? data<int64_t>(*rows) : nullptr,
-                                    features ? data<int64_t>(*features) : nullptr,
-                                    data<T>(centre),
-                                    size,
-                                    panels.data(),
-                                    heights.data(),
-                                    static_cast<int64_t>(heights.size()),
-                                    data<T>(norms)};
-    const int64_t together = kernels.rows;
-    torch::stable::parallel_for(0, (n + together - 1) / together, kGrain, [&](int64_t begin, int64_t end) {
-      std::vector<T> scratch(size * together);
-      kernel(whitening, begin * together, std::min(end * together, n), scratch.data());
+    const RowKernels<T>& typed = of<T>(kernels);
+    Panels<T> panels;
+    split(data<T>(factor), factor.size(1), range(size), range(factor.size(1)), typed.columns, panels);
+    const Whitening<T> whitening = {
+        features.data(),      data<T>(centre),       size,
+        panels.values.data(), panels.heights.data(), static_cast<int64_t>(panels.heights.size())};
+    const int64_t tile_rows = kernels.rows;
+    torch::stable::parallel_for(0, (n + tile_rows - 1) / tile_rows, kGrain, [&](int64_t begin, int64_t end) {
+      std::vector<T> tile(dims * tile_rows), scratch(size * tile_rows);
+      std::vector<double> sums(tile_rows);
+      for (int64_t start = begin * tile_rows; start < std::min(end * tile_rows, n); start += tile_rows) {
+        const int64_t count = std::min(tile_rows, n - start);
+        typed.gather(data<T>(x), dims, nullptr, rows.data() + start, count, tile.data());
+        std::fill(sums.begin(), sums.end(), 0);
+        typed.whiten(whitening, tile.data(), scratch.data(), sums.data());
+        std::copy_n(sums.begin(), count, data<T>(norms) + start);
+      }
     });
   };
-  dtype == ScalarType::Float ? run(float{}, kernels.whiten_float, kernels.float_columns)
-                             : run(double{}, kernels.whiten_double, kernels.double_columns);
+  dtype == ScalarType::Float ? run(float{}) : run(double{});
   return norms;
-}
-
-// Adds the upper triangle of sums [features, features] to both of total [dims, dims].
-void add_symmetric(const std::vector<double>& sums, const std::vector<int64_t>& features, int64_t dims, double* total) {
-  constexpr int64_t kTile = 32;  // whole cache lines of either triangle
-  const int64_t size = static_cast<int64_t>(features.size());
-  for (int64_t top = 0; top < size; top += kTile)
-    for (int64_t left = top; left < size; left += kTile)
-      for (int64_t i = top; i < std::min(top + kTile, size); ++i)
-        for (int64_t j = std::max(left, i); j < std::min(left + kTile, size); ++j) {
-          total[features[i] * dims + features[j]] += sums[i * size + j];
-          if (j != i) total[features[j] * dims + features[i]] += sums[i * size + j];
-        }
 }
 
 void add_scatter_cpu(const Tensor& x_in, const Tensor& mean_in, const Tensor& weights_in, Tensor first, Tensor second,
                      const std::optional<Tensor>& rows_in) {
-  constexpr int64_t kBlock = 192;  // rows packed together: 1 MB of 784 features
-  constexpr int64_t kGrain = 64;   // columns a thread takes at least: whole cache lines of every row
   const ScalarType dtype = check_rows(x_in);
   const Tensor x = torch::stable::contiguous(x_in), mean = torch::stable::contiguous(mean_in),
                weights = torch::stable::contiguous(weights_in);
@@ -127,45 +94,85 @@ void add_scatter_cpu(const Tensor& x_in, const Tensor& mean_in, const Tensor& we
   STD_TORCH_CHECK(fits(mean, 1, dims) && fits(first, 1, dims), "mean and first must be float64 [D]");
   STD_TORCH_CHECK(fits(second, 2, dims), "second must be float64 [D, D]");
   STD_TORCH_CHECK(first.is_contiguous() && second.is_contiguous(), "first and second must be contiguous");
-  std::vector<int64_t> rows(n);
+  const std::vector<int64_t> rows = numbers(rows_given, n);
   std::vector<double> roots(n);
-  for (int64_t i = 0; i < n; ++i) {
-    rows[i] = rows_given ? data<int64_t>(*rows_given)[i] : i;
-    roots[i] = std::sqrt(data<double>(weights)[i]);
-  }
-  const CovarianceKernels& kernels = PYGEN_BEST(kCovariance);
-  const auto run = [&](auto type, auto varies, auto pack) {
+  std::transform(data<double>(weights), data<double>(weights) + n, roots.begin(),
+                 [](double w) { return std::sqrt(w); });
+  const auto run = [&](auto type) {
     using T = decltype(type);
-    const double* centre = data<double>(mean);
-    std::vector<unsigned char> found(dims);
-    torch::stable::parallel_for(0, dims, kGrain, [&](int64_t begin, int64_t end) {
-      varies(data<T>(x), dims, rows.data(), n, centre, begin, end, found.data());
-    });
-    std::vector<int64_t> features;
-    for (int64_t j = 0; j < dims; ++j)
-      if (found[j]) features.push_back(j);
-    const int64_t size = static_cast<int64_t>(features.size()), panels = (size + kernels.columns - 1) / kernels.columns;
-    std::vector<double> packed(panels * kernels.columns * std::min(n, kBlock)), sums(size * size);
-    for (int64_t start = 0; start < n; start += kBlock) {
-      const int64_t count = std::min(kBlock, n - start);
-      const Scatter<T> block = {data<T>(x), dims,   rows.data() + start, roots.data() + start, count, features.data(),
-                                size,       centre, packed.data(),       data<double>(first)};
-      torch::stable::parallel_for(0, panels, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t panel = begin; panel < end; ++panel) pack(block, panel);
-      });
-      // A panel from each end: together they are as long as any other two.
-      torch::stable::parallel_for(0, (panels + 1) / 2, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t panel = begin; panel < end; ++panel) {
-          kernels.multiply(packed.data(), count, size, panel, sums.data());
-          if (const int64_t other = panels - 1 - panel; other != panel)
-            kernels.multiply(packed.data(), count, size, other, sums.data());
-        }
-      });
-    }
-    add_symmetric(sums, features, dims, data<double>(second));
+    scatter(PYGEN_BEST(kCovariance), data<T>(x), dims, rows.data(), roots.data(), n, data<double>(mean),
+            data<double>(first), data<double>(second));
   };
-  dtype == ScalarType::Float ? run(float{}, kernels.varies_float, kernels.pack_float)
-                             : run(double{}, kernels.varies_double, kernels.pack_double);
+  dtype == ScalarType::Float ? run(float{}) : run(double{});
+}
+
+// Writes U with U U^T the inverse of a symmetric matrix [dims, dims]; false where it is not positive definite.
+bool invert(const CovarianceKernels& kernels, const double* matrix, int64_t dims, double* inverse) {
+  constexpr int64_t kGrain = 4;  // panels a thread takes at least
+  std::memset(inverse, 0, dims * dims * sizeof(double));
+  // Features that depend on no other, such as pixels that are always black, need no matrix algebra.
+  std::vector<int64_t> features;
+  for (int64_t i = 0; i < dims; ++i) {
+    const double *row = matrix + i * dims, variance = row[i];
+    if (!(variance > 0 && std::isfinite(variance))) return false;
+    const auto links = [](double x) { return x != 0; };
+    if (std::any_of(row, row + i, links) || std::any_of(row + i + 1, row + dims, links))
+      features.push_back(i);
+    else
+      inverse[i * dims + i] = 1 / std::sqrt(variance);
+  }
+  const int64_t width = kernels.columns, size = static_cast<int64_t>(features.size()), n = (size + width - 1) / width,
+                block = width * width;
+  // The matrix beside the identity, each triangle by panels; what fills the last of them is an identity, too.
+  std::vector<double> values(block * n * (n + 1));
+  std::vector<Panel> panels(2 * n);
+  double* next = values.data();
+  for (int64_t p = 0; p < n; ++p) {
+    panels[p] = {next, 0};
+    for (int64_t i = 0; i < (p + 1) * width; ++i, next += width)
+      for (int64_t j = p * width; j < (p + 1) * width; ++j)
+        next[j - p * width] = i < size && j < size ? matrix[features[i] * dims + features[j]] : i == j;
+  }
+  for (int64_t p = 0; p < n; ++p) {
+    panels[n + p] = {next, p * width};
+    for (int64_t i = 0; i < width; ++i) next[i * width + i] = 1;
+    next += (n - p) * block;
+  }
+  std::vector<double> reciprocals(width);
+  for (int64_t row = 0; row < n; ++row) {
+    if (!kernels.factor(panels.data(), row, reciprocals.data())) return false;
+    // To the right of the diagonal block, and the identity's as far as they are not zero: n panels.
+    torch::stable::parallel_for(row + 1, row + 1 + n, kGrain, [&](int64_t begin, int64_t end) {
+      for (int64_t column = begin; column < end; ++column)
+        kernels.eliminate(panels.data(), row, column, reciprocals.data());
+    });
+  }
+  // R^-1 is the transpose of what the identity has become.
+  for (int64_t p = 0; p < n; ++p) {
+    const Panel& panel = panels[n + p];
+    for (int64_t row = panel.start; row < size; ++row)
+      for (int64_t i = panel.start; i < std::min(panel.start + width, row + 1); ++i)
+        inverse[features[i] * dims + features[row]] = panel.values[(row - panel.start) * width + i - panel.start];
+  }
+  return true;
+}
+
+std::tuple<Tensor, Tensor> inverse_factors_cpu(const Tensor& matrices_in) {
+  STD_TORCH_CHECK(matrices_in.dim() == 3 && matrices_in.scalar_type() == ScalarType::Double &&
+                      matrices_in.size(1) == matrices_in.size(2),
+                  "matrices must be float64 [K, D, D]");
+  const Tensor matrices = torch::stable::contiguous(matrices_in);
+  const int64_t number = matrices.size(0), dims = matrices.size(1);
+  Tensor factors = torch::stable::empty_like(matrices);
+  use_huge_pages(data<double>(factors), factors.numel() * sizeof(double));
+  Tensor positive = torch::stable::new_empty(matrices, {number}, ScalarType::Bool);
+  const CovarianceKernels& kernels = PYGEN_BEST(kCovariance);
+  torch::stable::parallel_for(0, number, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t k = begin; k < end; ++k)
+      data<bool>(positive)[k] =
+          invert(kernels, data<double>(matrices) + k * dims * dims, dims, data<double>(factors) + k * dims * dims);
+  });
+  return {factors, positive};
 }
 
 }  // namespace
@@ -174,4 +181,5 @@ void add_scatter_cpu(const Tensor& x_in, const Tensor& mean_in, const Tensor& we
 STABLE_TORCH_LIBRARY_IMPL(pygen, CPU, m) {
   m.impl("whitened_norms", TORCH_BOX(&pygen::whitened_norms_cpu));
   m.impl("add_scatter", TORCH_BOX(&pygen::add_scatter_cpu));
+  m.impl("inverse_factors", TORCH_BOX(&pygen::inverse_factors_cpu));
 }

@@ -127,8 +127,6 @@ double exact_squared_distance(const float* x, int64_t dims, const double* mean, 
 // Float32 leaves an error of 1e-4 nats: a row that more than one component may have is done again in float64. Below
 // e^-20 a share of 2e-9 is wrong by less than float32 can tell.
 constexpr double kClose = 20;
-// log(1e-18): as pygen/ops/posterior.py has it.
-constexpr double kLogNegligible = -41.44653167389282;
 
 // From log joint densities of a row, `joint` every kTileRows, and the largest of them.
 void settle(const Diagonal<float>& a, int64_t row, double* joint, double* largest) {

@@ -1,15 +1,8 @@
 // The CPU kernels of the mixture family as their binding sees them. T is float or double, the data's own.
 #pragma once
-#include <cstdint>
+#include "../pair.h"
 
 namespace pygen {
-
-// A row, a group that has it, and with what weight.
-struct Pair {
-  int64_t row;
-  int64_t group;
-  double weight;
-};
 
 // Sums first and second [groups, dims] of w (x - mean) and w (x - mean)^2, and pairs of which those of one group lie
 // together, to be added to them.

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pygen.ops.triangular import inverse_factors, invert_lower
+
 _ILL_DEFINED = (
     "Fitting the mixture model failed because some components have ill-defined empirical covariance"
     " (for instance caused by singleton or collapsed samples). Try to decrease the number of"
@@ -90,55 +92,11 @@ def precisions_cholesky(covariances: Tensor, covariance_type: str) -> Tensor:
         if not (covariances > 0).all():
             raise ValueError(_ILL_DEFINED)
         return covariances.rsqrt()
-    factors = torch.zeros_like(covariances)
     single = covariance_type == "tied"
-    for covariance, factor in zip(
-        covariances[None] if single else covariances,
-        factors[None] if single else factors,
-        strict=True,
-    ):
-        _factor_inverse(covariance, factor)
-    return factors
-
-
-def _factor_inverse(covariance: Tensor, factor: Tensor) -> None:
-    """Write U with ``U U^T`` the inverse covariance into ``factor``, which is zero."""
-    variances = covariance.diagonal()
-    if not (variances > 0).all():
+    factors, positive = inverse_factors(covariances[None] if single else covariances)
+    if not positive.all():
         raise ValueError(_ILL_DEFINED)
-    # Features uncorrelated with all others, such as pixels that are always black, need no matrix algebra. On MNIST
-    # they are a third of the features, and leaving them out saves two thirds of the time.
-    linked = (covariance.count_nonzero(0) > 1).nonzero().squeeze(1)
-    factor.diagonal().copy_(variances.rsqrt())
-    if len(linked) == 0:
-        return
-    whole = len(linked) == len(covariance)
-    lower, info = torch.linalg.cholesky_ex(
-        covariance if whole else covariance.index_select(0, linked).index_select(1, linked)
-    )
-    if info.item() != 0 or not lower.diagonal().isfinite().all():
-        raise ValueError(_ILL_DEFINED)
-    factor.T[linked[:, None], linked] = invert_lower(lower)
-
-
-def invert_lower(lower: Tensor) -> Tensor:
-    """Inverse of a lower-triangular matrix ``[D, D]``, by halves: all its work is matrix products."""
-    inverse = torch.zeros_like(lower)
-    _invert_into(lower, inverse)
-    return inverse
-
-
-def _invert_into(lower: Tensor, inverse: Tensor) -> None:
-    n = len(lower)
-    if n <= 96:  # below this, halving costs more than it saves
-        eye = torch.eye(n, dtype=lower.dtype, device=lower.device)
-        inverse.copy_(torch.linalg.solve_triangular(lower, eye, upper=False))
-        return
-    half = n // 2
-    _invert_into(lower[:half, :half], inverse[:half, :half])
-    _invert_into(lower[half:, half:], inverse[half:, half:])
-    corner = lower[half:, :half] @ inverse[:half, :half]
-    torch.mm(inverse[half:, half:], corner.neg_(), out=inverse[half:, :half])
+    return factors[0] if single else factors
 
 
 def precisions(factors: Tensor, covariance_type: str) -> Tensor:

@@ -8,6 +8,8 @@ about the given means: no digits are lost on data far from zero, and the statist
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +17,7 @@ from torch import Tensor
 from pygen.ops.dense import add_scatter, whitened_norms
 from pygen.ops.diagonal import diagonal_em, diagonal_log_joint, diagonal_sums
 from pygen.ops.moments import moments
+from pygen.ops.operator import operator
 from pygen.ops.posterior import NEGLIGIBLE, Posterior, posterior
 
 # Features from which on it pays to bound full covariances by about a fifth of their squares first, as many as fill
@@ -68,15 +71,14 @@ class Covariance(ABC):
         if precisions_cholesky is not None and log_weights is not None:
             constant = log_weights - 0.5 * means.shape[1] * math.log(2 * math.pi)
             self._prepare(precisions_cholesky, constant)
-        self._allocate()
 
     @abstractmethod
     def _prepare(self, precisions_cholesky: Tensor, constant: Tensor) -> None:
         """Precompute what ``log_joint`` needs."""
 
-    @abstractmethod
-    def _allocate(self) -> None:
-        """Set the sums to zero."""
+    @cached_property
+    def _first(self) -> Tensor:
+        return torch.zeros_like(self._means)
 
     @abstractmethod
     def log_joint(self, x: Tensor, *, prune: bool) -> tuple[Tensor, Tensor | float]:
@@ -85,8 +87,8 @@ class Covariance(ABC):
         With ``prune``, components that have a negligible part in a row may get an upper bound that is negligible too.
         """
 
-    def em(self, x: Tensor, sample_weight: Tensor | None) -> Tensor:
-        """Take rows ``[N, D]`` into the sums by their posterior; gives their log-likelihood ``[]``, float64."""
+    def em(self, x: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Statistics of rows ``[N, D]`` by their posterior, and their log-likelihood ``[]``, float64."""
         log_likelihood = self._means.new_zeros(())
         for rows in self.blocks(x):
             weights = None if sample_weight is None else sample_weight[rows]
@@ -95,7 +97,7 @@ class Covariance(ABC):
             log_prob = log_sum + common
             log_likelihood += (log_prob if weights is None else log_prob * weights).sum()
             self.add(x[rows], resp)
-        return log_likelihood
+        return *self.statistics(), log_likelihood
 
     def add_labelled(self, x: Tensor, labels: Tensor, weights: Tensor | None) -> None:
         """Take rows ``[N, D]`` of known components into the sums."""
@@ -126,19 +128,19 @@ class Diagonal(Covariance):
         self._precisions = precisions_cholesky.square()
         self._constant = constant + precisions_cholesky.log().sum(1)
 
-    def _allocate(self) -> None:
-        self._first = torch.zeros_like(self._means)
-        self._second = torch.zeros_like(self._means)
+    @cached_property
+    def _second(self) -> Tensor:
+        return torch.zeros_like(self._means)
 
     def log_joint(self, x: Tensor, *, prune: bool) -> tuple[Tensor, Tensor | float]:
         return diagonal_log_joint(x, self._means, self._precisions, self._constant)
 
-    def em(self, x: Tensor, sample_weight: Tensor | None) -> Tensor:
+    def em(self, x: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         *sums, log_likelihood = diagonal_em(
             x, self._means, self._precisions, self._constant, sample_weight
         )
         self._add(*sums)
-        return log_likelihood
+        return *self.statistics(), log_likelihood
 
     def add_labelled(self, x: Tensor, labels: Tensor, weights: Tensor | None) -> None:
         self._add(*moments(x, labels, self._means, weights))
@@ -178,10 +180,10 @@ class Tied(Covariance):
         self._constant = (constant - 0.5 * (self._shift * self._linear).sum(1))[:, None]
         self._factor = precisions_cholesky.to(self._dtype)
 
-    def _allocate(self) -> None:
+    @cached_property
+    def _second(self) -> Tensor:
         dims = self._means.shape[1]
-        self._first = torch.zeros_like(self._means)
-        self._second = self._means.new_zeros(dims, dims)
+        return self._means.new_zeros(dims, dims)
 
     def log_joint(self, x: Tensor, *, prune: bool) -> tuple[Tensor, Tensor | float]:
         shifted = x - self._centre
@@ -204,46 +206,49 @@ class Tied(Covariance):
         return self._counts, moved, self._second.sub_(cross + cross.T, alpha=0.5)
 
 
+class _Part(NamedTuple):
+    """A component: features that depend on others, their factor ``[C, C]``, and the columns of it that bound."""
+
+    coupled: Tensor
+    factor: Tensor
+    pilot: Tensor
+
+
 class Full(Covariance):
     """A covariance per component: ``precisions_cholesky [K, D, D]``, upper triangular U, precision = U U^T."""
 
     block_elements = 2**22
 
     def _prepare(self, precisions_cholesky: Tensor, constant: Tensor) -> None:
+        self._precisions_cholesky = precisions_cholesky
         diagonals = precisions_cholesky.diagonal(dim1=1, dim2=2)
         self._constant = constant + diagonals.log().sum(1)
-        self._coupled = [_coupled(factor) for factor in precisions_cholesky]
-        self._factors, self._pilots = [], []
-        self._free = diagonals.square()
-        for factor, coupled, free in zip(
-            precisions_cholesky, self._coupled, self._free, strict=True
-        ):
-            free[coupled] = 0
-            part = factor.index_select(0, coupled).index_select(1, coupled).to(self._dtype)
-            self._factors.append(part)
-            self._pilots.append(part.index_select(1, _spread(len(coupled)).to(part.device)))
 
-    def _allocate(self) -> None:
+    @cached_property
+    def _second(self) -> Tensor:
         dims = self._means.shape[1]
-        self._first = torch.zeros_like(self._means)
-        self._second = self._means.new_zeros(len(self._means), dims, dims)
+        return self._means.new_zeros(len(self._means), dims, dims)
 
-    def em(self, x: Tensor, sample_weight: Tensor | None) -> Tensor:
-        """As the base has it, but pairs wait until all are known: each component's sums are taken at once."""
-        log_likelihood, pairs = self._means.new_zeros(()), []
-        for rows in self.blocks(x):
-            weights = None if sample_weight is None else sample_weight[rows]
-            log_joint, _ = self.log_joint(x[rows], prune=True)
-            resp, log_prob = posterior(log_joint, weights)
-            log_likelihood += (log_prob if weights is None else log_prob * weights).sum()
-            if resp.resp is None:
-                pairs.append((resp.groups, resp.values, resp.rows + rows.start))
-            else:
-                self.add(x[rows], resp)
-        if pairs:
-            every = [torch.cat(parts) for parts in zip(*pairs, strict=True)]
-            self.add(x, Posterior.of_pairs(len(self._means), *every))
-        return log_likelihood
+    @cached_property
+    def _parts(self) -> list[_Part]:
+        parts = []
+        for factor in self._precisions_cholesky:
+            coupled = _coupled(factor)
+            part = factor.index_select(0, coupled).index_select(1, coupled).to(self._dtype)
+            pilot = part.index_select(1, _spread(len(coupled)).to(part.device))
+            parts.append(_Part(coupled, part, pilot))
+        return parts
+
+    @cached_property
+    def _free(self) -> Tensor:
+        """``[K, D]``: precisions of the features that depend on no other."""
+        free = self._precisions_cholesky.diagonal(dim1=1, dim2=2).square()
+        for precisions, part in zip(free, self._parts, strict=True):
+            precisions[part.coupled] = 0
+        return free
+
+    def em(self, x: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return full_em(x, self._means, self._precisions_cholesky, self._constant, sample_weight)
 
     def log_joint(self, x: Tensor, *, prune: bool) -> tuple[Tensor, Tensor | float]:
         x = x - self._centre.to(x.dtype)
@@ -276,9 +281,10 @@ class Full(Covariance):
     def _half_norms(
         self, k: int, x: Tensor, rows: Tensor | None = None, *, pilot: bool = False
     ) -> Tensor:
-        factor = self._pilots[k] if pilot else self._factors[k]
-        centre = self._shift[k, self._coupled[k]].to(x.dtype)
-        return whitened_norms(x, centre, factor, self._coupled[k], rows).mul_(0.5)
+        part = self._parts[k]
+        centre = self._shift[k, part.coupled].to(x.dtype)
+        factor = part.pilot if pilot else part.factor
+        return whitened_norms(x, centre, factor, part.coupled, rows).mul_(0.5)
 
     def add(self, x: Tensor, resp: Posterior) -> None:
         for k, (rows, values) in enumerate(resp.members()):
@@ -288,6 +294,62 @@ class Full(Covariance):
 
     def statistics(self) -> Statistics:
         return self._counts, self._first, self._second
+
+
+def _full_em_fake(
+    x: Tensor,
+    means: Tensor,
+    precisions_cholesky: Tensor,
+    constant: Tensor,
+    sample_weight: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    sums = torch.empty_like(means), torch.empty_like(precisions_cholesky)
+    return torch.empty_like(constant), *sums, constant.new_empty(())
+
+
+@operator(fake=_full_em_fake)
+def full_em(
+    x: Tensor,
+    means: Tensor,
+    precisions_cholesky: Tensor,
+    constant: Tensor,
+    sample_weight: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """One pass of EM over the rows: :func:`pygen.ops.em_statistics` for full covariances.
+
+    Parameters
+    ----------
+    x : Tensor
+        ``[N, D]``, float32 or float64.
+    means, precisions_cholesky : Tensor
+        ``[K, D]`` and ``[K, D, D]``, float64.
+    constant : Tensor
+        ``[K]``, float64, in nats: the log joint density of a row that is the mean.
+    sample_weight : Tensor, optional
+        ``[N]``, float64, non-negative.
+
+    Returns
+    -------
+    counts, sums, scatter, log_likelihood : Tensor
+        ``[K]``, ``[K, D]``, ``[K, D, D]`` about the means and ``[]``, float64.
+    """
+    gaussians = Full(means, x.dtype)
+    gaussians._precisions_cholesky, gaussians._constant = precisions_cholesky, constant
+    log_likelihood, pairs = means.new_zeros(()), []
+    for rows in gaussians.blocks(x):
+        weights = None if sample_weight is None else sample_weight[rows]
+        log_joint, _ = gaussians.log_joint(x[rows], prune=True)
+        resp, log_prob = posterior(log_joint, weights)
+        log_likelihood += (log_prob if weights is None else log_prob * weights).sum()
+        if resp.resp is None:
+            # They wait until all are known: each component's sums are taken at once.
+            pairs.append((resp.groups, resp.values, resp.rows + rows.start))
+        else:
+            gaussians.add(x[rows], resp)
+    if pairs:
+        every = [torch.cat(parts) for parts in zip(*pairs, strict=True)]
+        gaussians.add(x, Posterior.of_pairs(len(means), *every))
+    return *gaussians.statistics(), log_likelihood
 
 
 COVARIANCES: dict[str, type[Covariance]] = {

@@ -173,8 +173,7 @@ def em_statistics(
     _check(x, log_weights, means, precisions_cholesky, covariance_type)
     gaussians = _gaussians(x, log_weights, means, precisions_cholesky, covariance_type)
     weights = None if sample_weight is None else sample_weight.double()
-    log_likelihood = gaussians.em(x, weights)
-    return *gaussians.statistics(), log_likelihood
+    return gaussians.em(x, weights)
 
 
 def grouped_statistics(

@@ -1,0 +1,334 @@
+// A pass of EM with full covariances on the CPU: who is responsible for which rows, and the sums over them.
+#include <atomic>
+#include <cmath>
+#include <optional>
+
+#include "../isa.h"
+#include "../pages.h"
+#include "../pair.h"
+#include "blocks.h"
+
+namespace pygen {
+namespace {
+
+// A part of the squares bounds a density from above. Columns of a factor by stages: a first few tell most components
+// from the best, more tell most of the rest, and all are needed for one or two components a row. They are spread over
+// the features, since each tells how far a pixel is from what the pixels before it predict. The numbers, shares of all
+// columns in whole panels, are those that cost least on MNIST.
+constexpr int kStages = 3;
+constexpr int64_t kFirstShare = 8, kSecondShare = 4;
+constexpr int64_t kPrunedFrom = 256;  // features from which on the bounds pay
+
+// A component as the kernels take it: `stages` and `scaling` point into the rest.
+template <class T>
+struct Gaussian {
+  std::vector<int64_t> coupled, free;  // features that depend on others, and those that do not
+  std::vector<T> coupled_centre, free_centre, free_precisions;
+  Panels<T> panels[kStages];
+  Scaling<T> scaling;
+  Whitening<T> stages[kStages];
+  double constant;
+};
+
+// Which of `size` columns belong to which stage.
+void choose(int64_t size, int width, bool pruned, std::vector<int64_t> (&columns)[kStages]) {
+  std::vector<int> stage(size, pruned ? kStages - 1 : 0);
+  if (pruned) {
+    int64_t taken = 0;
+    for (int s = 0; s < kStages - 1; ++s) {
+      const int64_t number = std::max(size / (s == 0 ? kFirstShare : kSecondShare) / width, int64_t{1 + s}) * width;
+      // Evenly, up to the last column; where a stage before has one already, the next before it that is free.
+      for (int64_t i = 1; i <= number - taken; ++i) {
+        int64_t column = i * size / (number - taken) - 1;
+        while (column >= 0 && stage[column] < kStages - 1) --column;
+        if (column >= 0) stage[column] = s;
+      }
+      taken = number;
+    }
+  }
+  for (int64_t column = 0; column < size; ++column) columns[stage[column]].push_back(column);
+}
+
+template <class T>
+void prepare(const double* factor, const double* mean, const double* centre, int64_t dims, double constant, int width,
+             bool pruned, Gaussian<T>& to) {
+  std::vector<unsigned char> linked(dims);
+  for (int64_t i = 0; i < dims; ++i)
+    for (int64_t j = i + 1; j < dims; ++j)
+      if (factor[i * dims + j] != 0) linked[i] = linked[j] = 1;
+  for (int64_t j = 0; j < dims; ++j) {
+    (linked[j] ? to.coupled : to.free).push_back(j);
+    (linked[j] ? to.coupled_centre : to.free_centre).push_back(static_cast<T>(mean[j] - centre[j]));
+    if (!linked[j]) to.free_precisions.push_back(static_cast<T>(factor[j * dims + j] * factor[j * dims + j]));
+  }
+  const int64_t size = static_cast<int64_t>(to.coupled.size());
+  std::vector<int64_t> columns[kStages];
+  choose(size, width, pruned && size >= kPrunedFrom, columns);
+  for (int s = 0; s < kStages; ++s) {
+    for (int64_t& column : columns[s]) column = to.coupled[column];
+    split(factor, dims, to.coupled, columns[s], width, to.panels[s]);
+    to.stages[s] = {
+        to.coupled.data(),          to.coupled_centre.data(),    size,
+        to.panels[s].values.data(), to.panels[s].heights.data(), static_cast<int64_t>(to.panels[s].heights.size())};
+  }
+  to.scaling = {to.free.data(), to.free_centre.data(), to.free_precisions.data(), static_cast<int64_t>(to.free.size())};
+  to.constant = constant;
+}
+
+template <class T>
+struct Rows {
+  const T* x;
+  int64_t dims;
+  const T* centre;
+  const double* weights;  // null: 1
+};
+
+// The posterior of a chunk of rows. joint [components, n] holds upper bounds of log joint densities until they are
+// known.
+template <class T>
+class Chunk {
+ public:
+  Chunk(const CovarianceKernels& kernels, const std::vector<Gaussian<T>>& gaussians, const Rows<T>& rows, int64_t begin,
+        int64_t n)
+      : kernels_(of<T>(kernels)),
+        tile_rows_(kernels.rows),
+        gaussians_(gaussians),
+        components_(static_cast<int64_t>(gaussians.size())),
+        rows_(rows),
+        begin_(begin),
+        n_(n),
+        joint_(components_ * n),
+        known_(components_ * n),
+        best_(n),
+        tile_(rows.dims * tile_rows_),
+        scratch_(rows.dims * tile_rows_),
+        norms_(tile_rows_) {}
+
+  // Appends the pairs that matter, by row, and gives the log-likelihood.
+  double posterior(std::vector<Pair>& pairs, bool pruned) {
+    bound();
+    if (pruned) settle();
+    double log_likelihood = 0;
+    for (int64_t i = 0; i < n_; ++i) {
+      const double weight = rows_.weights ? rows_.weights[begin_ + i] : 1;
+      log_likelihood += weight * bayes(i, weight, pairs);
+    }
+    return log_likelihood;
+  }
+
+ private:
+  // The component with the largest bound; of those that are not known: -1 where all are.
+  int64_t argmax(int64_t i, bool unknown) const {
+    int64_t best = -1;
+    for (int64_t k = 0; k < components_; ++k)
+      if (!(unknown && known_[k * n_ + i]) && (best < 0 || joint_[k * n_ + i] > joint_[best * n_ + i])) best = k;
+    return best;
+  }
+
+  void gather(const int64_t* rows, int64_t n) {
+    kernels_.gather(rows_.x, rows_.dims, rows_.centre, rows, n, tile_.data());
+  }
+
+  // The first stage of all components, for all rows.
+  void bound() {
+    std::vector<int64_t> rows(tile_rows_);
+    for (int64_t start = 0; start < n_; start += tile_rows_) {
+      const int64_t count = std::min<int64_t>(tile_rows_, n_ - start);
+      std::iota(rows.begin(), rows.end(), begin_ + start);
+      gather(rows.data(), count);
+      for (int64_t k = 0; k < components_; ++k) {
+        const Gaussian<T>& gaussian = gaussians_[k];
+        std::fill(norms_.begin(), norms_.end(), 0);
+        kernels_.scale(gaussian.scaling, tile_.data(), norms_.data());
+        kernels_.whiten(gaussian.stages[0], tile_.data(), scratch_.data(), norms_.data());
+        for (int64_t i = 0; i < count; ++i) joint_[k * n_ + start + i] = gaussian.constant - 0.5 * norms_[i];
+      }
+    }
+  }
+
+  // All stages of every component that may matter in a row: the best by its bound is known first, and shows what
+  // cannot.
+  void settle() {
+    for (int64_t i = 0; i < n_; ++i) best_[i] = argmax(i, false);
+    refine(1, kStages, [&](int64_t k, int64_t i) { return best_[i] == k; });
+    const auto may_matter = [&](int64_t k, int64_t i) {
+      return !known_[k * n_ + i] && joint_[k * n_ + i] > joint_[best_[i] * n_ + i] + kLogNegligible;
+    };
+    refine(1, 2, may_matter);
+    // Where that was not the best after all, the next shows more.
+    std::vector<int64_t> next(n_);
+    for (int64_t i = 0; i < n_; ++i) {
+      next[i] = argmax(i, true);
+      if (next[i] >= 0 && !may_matter(next[i], i)) next[i] = -1;
+    }
+    refine(2, kStages, [&](int64_t k, int64_t i) { return next[i] == k; });
+    for (int64_t i = 0; i < n_; ++i)
+      if (next[i] >= 0 && joint_[next[i] * n_ + i] > joint_[best_[i] * n_ + i]) best_[i] = next[i];
+    refine(2, kStages, may_matter);
+  }
+
+  // Stages [from, to) of those components and rows that are wanted.
+  template <class Wanted>
+  void refine(int from, int to, const Wanted& wanted) {
+    std::vector<int64_t> rows;
+    for (int64_t k = 0; k < components_; ++k) {
+      const Gaussian<T>& gaussian = gaussians_[k];
+      const bool empty = gaussian.stages[1].n_panels == 0 && gaussian.stages[2].n_panels == 0;
+      rows.clear();
+      for (int64_t i = 0; i < n_; ++i)
+        if (wanted(k, i)) rows.push_back(begin_ + i);
+      for (size_t start = 0; start < rows.size(); start += tile_rows_) {
+        const int64_t count = std::min<int64_t>(tile_rows_, rows.size() - start);
+        std::fill(norms_.begin(), norms_.end(), 0);
+        if (!empty) gather(rows.data() + start, count);
+        for (int s = from; s < to && !empty; ++s)
+          kernels_.whiten(gaussian.stages[s], tile_.data(), scratch_.data(), norms_.data());
+        for (int64_t i = 0; i < count; ++i) {
+          const int64_t place = k * n_ + rows[start + i] - begin_;
+          joint_[place] -= 0.5 * norms_[i];
+          known_[place] = to == kStages;
+        }
+      }
+    }
+  }
+
+  // Bayes' rule for a row; gives its log-density.
+  double bayes(int64_t i, double weight, std::vector<Pair>& pairs) {
+    const double top = joint_[argmax(i, false) * n_ + i];
+    const size_t first = pairs.size();
+    double total = 0;
+    for (int64_t k = 0; k < components_; ++k) {
+      const double relative = joint_[k * n_ + i] - top;
+      if (!(relative > kLogNegligible)) continue;
+      pairs.push_back({begin_ + i, k, std::exp(relative)});
+      total += pairs.back().weight;
+    }
+    for (size_t pair = first; pair < pairs.size(); ++pair) pairs[pair].weight *= weight / total;
+    return top + std::log(total);
+  }
+
+  const RowKernels<T>& kernels_;
+  const int tile_rows_;
+  const std::vector<Gaussian<T>>& gaussians_;
+  const int64_t components_;
+  const Rows<T> rows_;
+  const int64_t begin_, n_;
+  std::vector<double> joint_;
+  std::vector<unsigned char> known_;
+  std::vector<int64_t> best_;
+  std::vector<T> tile_, scratch_;
+  std::vector<double> norms_;
+};
+
+// Rows by component, with the roots of their weights.
+struct Members {
+  std::vector<int64_t> rows;
+  std::vector<double> roots;
+};
+
+template <class T>
+double full_em(const CovarianceKernels& kernels, const std::vector<Gaussian<T>>& gaussians, const Rows<T>& rows,
+               int64_t n, bool pruned, const double* means, double* counts, double* first, double* second) {
+  // Rows of a chunk: enough for whole tiles of each component. Chunks of a round, which may be taken side by side, and
+  // pairs from which on they enter the sums: a few ten MB at most.
+  constexpr int64_t kElements = int64_t{1} << 16, kLeast = 96, kMost = 2048, kRound = 16, kPairs = int64_t{1} << 19;
+  const int64_t components = static_cast<int64_t>(gaussians.size()), dims = rows.dims;
+  const int64_t chunk = std::clamp(kElements / components, kLeast, kMost), chunks = (n + chunk - 1) / chunk;
+  std::vector<std::vector<Pair>> pairs(kRound);
+  std::vector<double> log_likelihoods(kRound);
+  std::vector<Members> members(components);
+  double log_likelihood = 0;
+  int64_t waiting = 0;
+  for (int64_t round = 0; round < chunks; round += kRound) {
+    const int64_t number = std::min(kRound, chunks - round);
+    torch::stable::parallel_for(0, number, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t start = (round + i) * chunk;
+        pairs[i].clear();
+        Chunk<T> part(kernels, gaussians, rows, start, std::min(chunk, n - start));
+        log_likelihoods[i] = part.posterior(pairs[i], pruned);
+      }
+    });
+    for (int64_t i = 0; i < number; ++i) {
+      log_likelihood += log_likelihoods[i];
+      waiting += static_cast<int64_t>(pairs[i].size());
+      for (const Pair& pair : pairs[i]) {
+        counts[pair.group] += pair.weight;
+        members[pair.group].rows.push_back(pair.row);
+        members[pair.group].roots.push_back(std::sqrt(pair.weight));
+      }
+    }
+    if (waiting < kPairs && round + number < chunks) continue;
+    std::atomic<int64_t> next{0};
+    torch::stable::parallel_for(0, components, 1, [&](int64_t, int64_t) {
+      for (int64_t k = next++; k < components; k = next++) {
+        Members& own = members[k];
+        scatter(kernels, rows.x, dims, own.rows.data(), own.roots.data(), static_cast<int64_t>(own.rows.size()),
+                means + k * dims, first + k * dims, second + k * dims * dims);
+        own.rows.clear();
+        own.roots.clear();
+      }
+    });
+    waiting = 0;
+  }
+  return log_likelihood;
+}
+
+bool fits(const Tensor& tensor, std::initializer_list<int64_t> shape) {
+  if (tensor.scalar_type() != ScalarType::Double || tensor.dim() != static_cast<int64_t>(shape.size())) return false;
+  return std::equal(shape.begin(), shape.end(), tensor.sizes().begin());
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> full_em_cpu(const Tensor& x_in, const Tensor& means_in,
+                                                       const Tensor& factors_in, const Tensor& constant_in,
+                                                       const std::optional<Tensor>& weights_in) {
+  const ScalarType dtype = x_in.scalar_type();
+  STD_TORCH_CHECK(x_in.dim() == 2 && (dtype == ScalarType::Float || dtype == ScalarType::Double),
+                  "x must be float32 or float64 [N, D]");
+  STD_TORCH_CHECK(constant_in.dim() == 1 && constant_in.size(0) > 0, "constant must be float64 [K], of a component");
+  const int64_t n = x_in.size(0), dims = x_in.size(1), components = constant_in.size(0);
+  STD_TORCH_CHECK(fits(constant_in, {components}), "constant must be float64 [K]");
+  STD_TORCH_CHECK(fits(means_in, {components, dims}), "means must be float64 [K, D] with the D of x");
+  STD_TORCH_CHECK(fits(factors_in, {components, dims, dims}), "precisions_cholesky must be float64 [K, D, D]");
+  STD_TORCH_CHECK(!weights_in.has_value() || fits(*weights_in, {n}), "sample_weight must be float64 [N]");
+  const Tensor x = torch::stable::contiguous(x_in), means = torch::stable::contiguous(means_in),
+               factors = torch::stable::contiguous(factors_in), constant = torch::stable::contiguous(constant_in);
+  std::optional<Tensor> weights;
+  if (weights_in.has_value()) weights = torch::stable::contiguous(*weights_in);
+  Tensor counts = torch::stable::empty_like(constant), first = torch::stable::empty_like(means),
+         second = torch::stable::empty_like(factors), log_likelihood = torch::stable::new_empty(means, {});
+  use_huge_pages(data<double>(second), second.numel() * sizeof(double));
+  torch::stable::zero_(counts);
+  torch::stable::zero_(first);
+  const CovarianceKernels& kernels = PYGEN_BEST(kCovariance);
+  const auto run = [&](auto type) {
+    using T = decltype(type);
+    // What rows are shifted by, in their own precision, must be known exactly.
+    std::vector<T> centre(dims);
+    for (int64_t j = 0; j < dims; ++j) {
+      double sum = 0;
+      for (int64_t k = 0; k < components; ++k) sum += data<double>(means)[k * dims + j];
+      centre[j] = static_cast<T>(sum / static_cast<double>(components));
+    }
+    const std::vector<double> shift(centre.begin(), centre.end());
+    const bool pruned = components > 1 && dims >= kPrunedFrom;
+    std::vector<Gaussian<T>> gaussians(components);
+    torch::stable::parallel_for(0, components, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t k = begin; k < end; ++k) {
+        std::fill_n(data<double>(second) + k * dims * dims, dims * dims, 0);
+        prepare(data<double>(factors) + k * dims * dims, data<double>(means) + k * dims, shift.data(), dims,
+                data<double>(constant)[k], of<T>(kernels).columns, pruned, gaussians[k]);
+      }
+    });
+    const Rows<T> rows = {data<T>(x), dims, centre.data(), weights ? data<double>(*weights) : nullptr};
+    *data<double>(log_likelihood) = full_em(kernels, gaussians, rows, n, pruned, data<double>(means),
+                                            data<double>(counts), data<double>(first), data<double>(second));
+  };
+  dtype == ScalarType::Float ? run(float{}) : run(double{});
+  return {counts, first, second, log_likelihood};
+}
+
+}  // namespace
+}  // namespace pygen
+
+STABLE_TORCH_LIBRARY_IMPL(pygen, CPU, m) { m.impl("full_em", TORCH_BOX(&pygen::full_em_cpu)); }
