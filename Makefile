@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 NATIVE := $(shell find csrc -type f)
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench kernels clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
@@ -21,6 +21,9 @@ lint: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python bench/compare.py
+
+kernels: .venv/installed
+	$(BIN)/python bench/kernels.py
 
 clean:
 	rm -rf .venv build runs *.egg-info pygen/_C*.so pygen/native_build.txt .pytest_cache .mypy_cache .ruff_cache .hypothesis
