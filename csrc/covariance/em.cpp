@@ -4,7 +4,7 @@
 #include <optional>
 
 #include "../isa.h"
-#include "../pages.h"
+#include "../large_pages.h"
 #include "../pair.h"
 #include "blocks.h"
 
@@ -297,7 +297,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> full_em_cpu(const Tensor& x_in, const
   if (weights_in.has_value()) weights = torch::stable::contiguous(*weights_in);
   Tensor counts = torch::stable::empty_like(constant), first = torch::stable::empty_like(means),
          second = torch::stable::empty_like(factors), log_likelihood = torch::stable::new_empty(means, {});
-  use_huge_pages(data<double>(second), second.numel() * sizeof(double));
+  prefer_large_pages(second);
   torch::stable::zero_(counts);
   torch::stable::zero_(first);
   const CovarianceKernels& kernels = PYGEN_BEST(kCovariance);

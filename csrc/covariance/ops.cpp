@@ -4,7 +4,7 @@
 #include <optional>
 
 #include "../isa.h"
-#include "../pages.h"
+#include "../large_pages.h"
 #include "blocks.h"
 
 namespace pygen {
@@ -164,7 +164,7 @@ std::tuple<Tensor, Tensor> inverse_factors_cpu(const Tensor& matrices_in) {
   const Tensor matrices = torch::stable::contiguous(matrices_in);
   const int64_t number = matrices.size(0), dims = matrices.size(1);
   Tensor factors = torch::stable::empty_like(matrices);
-  use_huge_pages(data<double>(factors), factors.numel() * sizeof(double));
+  prefer_large_pages(factors);
   Tensor positive = torch::stable::new_empty(matrices, {number}, ScalarType::Bool);
   const CovarianceKernels& kernels = PYGEN_BEST(kCovariance);
   torch::stable::parallel_for(0, number, 1, [&](int64_t begin, int64_t end) {

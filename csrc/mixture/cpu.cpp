@@ -73,11 +73,12 @@ void count(const Counts<T>& a, int64_t begin, int64_t end) {
   }
 }
 
-// Means that share each load of a row: with 32 registers 16 sums.
-constexpr int kTileComponents = kRegisters == 32 ? 2 : 1;
+// Means that share each load of a row: with 32 registers 16 sums, or 24 where there are no precisions to load.
+constexpr int kTileComponents = kRegisters == 32 ? 2 : 1, kTileCentres = kRegisters == 32 ? 3 : 1;
 
-// sum_d precision_d (x_d - mean_d)^2 for each of `Components` means and `Rows` rows, all consecutive.
-template <int Components, int Rows, class T>
+// sum_d precision_d (x_d - mean_d)^2 for each of `Components` means and `Rows` rows, all consecutive. Without
+// `Weighted` precisions are 1.
+template <int Components, int Rows, bool Weighted = true, class T>
 void squared_distances(const T* x, int64_t dims, const T* mean, const T* precision, double* out) {
   using V = Vector<T>;
   typename V::Lanes sums[Components][Rows] = {};
@@ -86,13 +87,13 @@ void squared_distances(const T* x, int64_t dims, const T* mean, const T* precisi
     typename V::Lanes centre[Components], weight[Components], value;
     for (int k = 0; k < Components; ++k) {
       V::load(mean + k * dims + d, centre[k]);
-      V::load(precision + k * dims + d, weight[k]);
+      if (Weighted) V::load(precision + k * dims + d, weight[k]);
     }
     for (int row = 0; row < Rows; ++row) {
       V::load(x + row * dims + d, value);
       for (int k = 0; k < Components; ++k) {
         const typename V::Lanes difference = value - centre[k];
-        sums[k][row] += difference * difference * weight[k];
+        sums[k][row] += Weighted ? difference * difference * weight[k] : difference * difference;
       }
     }
   }
@@ -101,11 +102,26 @@ void squared_distances(const T* x, int64_t dims, const T* mean, const T* precisi
       double total = V::sum(sums[k][row]);
       for (int64_t rest = d; rest < dims; ++rest) {
         const double difference = static_cast<double>(x[row * dims + rest]) - mean[k * dims + rest];
-        total += difference * difference * precision[k * dims + rest];
+        total += difference * difference * (Weighted ? precision[k * dims + rest] : 1);
       }
       out[k * kTileRows + row] = total;
     }
   }
+}
+
+template <int Rows, class T>
+void distances_of_tile(const T* x, int64_t dims, const T* centres, int64_t n_centres, double* out) {
+  constexpr T* kOnes = nullptr;
+  int64_t k = 0;
+  for (; k + kTileCentres <= n_centres; k += kTileCentres)
+    squared_distances<kTileCentres, Rows, false>(x, dims, centres + k * dims, kOnes, out + k * kTileRows);
+  for (; k < n_centres; ++k) squared_distances<1, Rows, false>(x, dims, centres + k * dims, kOnes, out + k * kTileRows);
+}
+
+template <class T>
+void distances(const T* x, int64_t n, int64_t dims, const T* centres, int64_t n_centres, double* out) {
+  if (n == kTileRows) return distances_of_tile<kTileRows>(x, dims, centres, n_centres, out);
+  for (int64_t i = 0; i < n; ++i) distances_of_tile<1>(x + i * dims, dims, centres, n_centres, out + i);
 }
 
 double exact_squared_distance(const float* x, int64_t dims, const double* mean, const double* precision) {
@@ -209,6 +225,7 @@ int64_t posterior(const Diagonal<T>& a, int64_t begin, int64_t end, const double
 }  // namespace
 
 const MixtureKernels kMixture = {moments<float>,   moments<double>,   log_joint<float>, log_joint<double>,
-                                 posterior<float>, posterior<double>, count<uint8_t>,   count<int64_t>};
+                                 posterior<float>, posterior<double>, distances<float>, distances<double>,
+                                 count<uint8_t>,   count<int64_t>};
 
 }  // namespace pygen::PYGEN_ISA

@@ -50,6 +50,10 @@ template <class T>
 using Posterior = int64_t (*)(const Diagonal<T>& gaussians, int64_t begin, int64_t end, const double* weights,
                               double* scratch, Pair* pairs, double* log_likelihood);
 
+// Squared distances of n <= kTileRows rows of x [n, dims] from centres [n_centres, dims]: out [n_centres, kTileRows].
+template <class T>
+using Distances = void (*)(const T* x, int64_t n, int64_t dims, const T* centres, int64_t n_centres, double* out);
+
 // Adds, for columns [begin, end) of x [n, dims], the weight of each row (1 where weights is null) to
 // counts [classes, dims, categories] at the row's class and the value's category; values outside are passed over.
 template <class T>
@@ -74,6 +78,8 @@ struct MixtureKernels {
   LogJoint<double> log_joint_double;
   Posterior<float> posterior_float;
   Posterior<double> posterior_double;
+  Distances<float> distances_float;
+  Distances<double> distances_double;
   decltype(Counts<uint8_t>::run) count_bytes;
   decltype(Counts<int64_t>::run) count_integers;
 };

@@ -1,30 +1,12 @@
 """k-means++ and k-means on the data's own device, for starting mixtures."""
 
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from pygen.ops import grouped_statistics, uniform
-
-_BLOCK_ELEMENTS = 2**19
-
-
-def _blocks(x: Tensor) -> Iterator[slice]:
-    rows = max(_BLOCK_ELEMENTS // x.shape[1], 64)
-    return (slice(start, start + rows) for start in range(0, len(x), rows))
-
-
-def _squared_distances(x: Tensor, centres: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Blocks of rows, and their squared distances ``[K, n]`` to the centres ``[K, D]`` (float64)."""
-    middle = centres.mean(0).to(x.dtype)
-    shifted = (centres - middle).to(x.dtype)
-    norms = shifted.square().sum(1, keepdim=True)
-    for rows in _blocks(x):
-        part = x[rows] - middle
-        distances = torch.addmm(norms, shifted, part.T, alpha=-2)
-        yield rows, distances.add_(part.square_().sum(1)).clamp_min_(0)
+from pygen.ops.kmeans import closer, kmeans_step
 
 
 def kmeans_plusplus(x: Tensor, n_clusters: int, state: Tensor, weights: Tensor | None) -> Tensor:
@@ -51,19 +33,17 @@ def kmeans_plusplus(x: Tensor, n_clusters: int, state: Tensor, weights: Tensor |
     """
     trials = 2 + int(math.log(n_clusters))
     mass = x.new_ones(len(x), dtype=torch.float64) if weights is None else weights.double()
-    chosen = [_draw(mass, state, 1)[0]]
-    closest = torch.empty_like(mass)
-    for rows, distances in _squared_distances(x, x[chosen[0]][None].double()):
-        closest[rows] = distances[0].double()
+    first = _draw(mass, state, 1)
+    chosen = [first]
+    (closest,) = closer(x, x.index_select(0, first).double(), torch.full_like(mass, torch.inf))
+    # The host waits for nothing in here: an index that is a number would be read from the device.
     for _ in range(1, n_clusters):
         candidates = _draw(closest * mass, state, trials)
-        nearer = torch.empty(trials, len(x), dtype=torch.float64, device=x.device)
-        for rows, distances in _squared_distances(x, x[candidates].double()):
-            torch.minimum(distances.double(), closest[rows], out=nearer[:, rows])
-        best = (nearer @ mass).argmin()
-        closest = nearer[best]
-        chosen.append(candidates[best])
-    return torch.stack(chosen)
+        nearer = closer(x, x.index_select(0, candidates).double(), closest)
+        best = (nearer @ mass).argmin(0, keepdim=True)
+        closest = nearer.index_select(0, best)[0]
+        chosen.append(candidates.index_select(0, best))
+    return torch.cat(chosen)
 
 
 def _draw(mass: Tensor, state: Tensor, n: int) -> Tensor:
@@ -96,7 +76,7 @@ def kmeans(
     state : Tensor
         State of the random stream; advanced.
     weights : Tensor, optional
-        ``[N]``.
+        ``[N]``, float64.
     max_iter : int
     tol : float
 
@@ -111,13 +91,17 @@ def kmeans(
     threshold = tol * _variances(x, weights).mean()
     labels = torch.full((len(x),), -1, device=x.device)
     for _ in range(max_iter):
-        new, distances = _assign(x, centres)
+        new, nearest, counts, sums = kmeans_step(x, centres, weights)
         if torch.equal(new, labels):
             break
-        labels = new
-        centres, previous = _update(x, labels, distances, centres, weights), centres
+        labels, previous = new, centres
+        centres = centres + sums / counts.clamp_min(torch.finfo(counts.dtype).tiny)[:, None]
+        empty = (counts == 0).nonzero().squeeze(1)
+        if len(empty):
+            far = nearest if weights is None else nearest * (weights > 0)
+            centres[empty] = x[far.topk(len(empty)).indices].double()
         if (centres - previous).square().sum() <= threshold:
-            labels, _ = _assign(x, centres)
+            labels = kmeans_step(x, centres, weights)[0]
             break
     return labels, centres
 
@@ -127,23 +111,3 @@ def _variances(x: Tensor, weights: Tensor | None) -> Tensor:
     counts, sums, scatter = grouped_statistics(x, zeros, x[:1].double(), "diag", weights)
     step = sums[0] / counts[0]
     return scatter[0] / counts[0] - step.square()
-
-
-def _assign(x: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
-    labels = torch.empty(len(x), dtype=torch.int64, device=x.device)
-    nearest = x.new_empty(len(x))
-    for rows, distances in _squared_distances(x, centres):
-        nearest[rows], labels[rows] = distances.min(0)
-    return labels, nearest
-
-
-def _update(
-    x: Tensor, labels: Tensor, distances: Tensor, centres: Tensor, weights: Tensor | None
-) -> Tensor:
-    counts, sums, _ = grouped_statistics(x, labels, centres, "spherical", weights)
-    empty = (counts == 0).nonzero().squeeze(1)
-    moved = centres + sums / counts.clamp_min(torch.finfo(counts.dtype).tiny)[:, None]
-    if len(empty):
-        far = distances if weights is None else distances * (weights > 0)
-        moved[empty] = x[far.topk(len(empty)).indices].double()
-    return moved

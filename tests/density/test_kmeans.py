@@ -3,6 +3,7 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pygen.density.kmeans import kmeans, kmeans_plusplus
 from pygen.random import new_state
@@ -60,3 +61,21 @@ def test_far_from_zero():
     x = (X + 1e4).float()
     labels, centres = kmeans(x, 10, new_state(0))
     assert inertia(x, labels, centres) < 1.1 * inertia(X, *kmeans(X, 10, new_state(0)))
+
+
+class NoReading(TorchDispatchMode):
+    """Fails where the host would wait for a value of the device."""
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        name = str(operator)
+        assert not any(part in name for part in ("_local_scalar_dense", "nonzero", "aten.equal")), (
+            name
+        )
+        return operator(*args, **(kwargs or {}))
+
+
+def test_plus_plus_never_waits_for_the_device():
+    with NoReading():
+        kmeans_plusplus(X, 10, new_state(0), None)
+    with pytest.raises(AssertionError, match="_local_scalar_dense"), NoReading():
+        X[X.sum(1).argmax()]

@@ -1,0 +1,95 @@
+"""k-means: distances from centres, and one step of Lloyd's algorithm."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from pygen.ops.mixture import grouped_statistics
+from pygen.ops.operator import operator
+
+# Elements of x in a block: its temporaries stay in cache.
+_BLOCK_ELEMENTS = 2**19
+
+
+def _squared_distances(x: Tensor, centres: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Blocks of rows, and their squared distances ``[K, n]`` from the centres ``[K, D]`` (float64)."""
+    middle = centres.mean(0).to(x.dtype)
+    shifted = (centres - middle).to(x.dtype)
+    norms = shifted.square().sum(1, keepdim=True)
+    size = max(_BLOCK_ELEMENTS // max(x.shape[1], 1), 64)
+    for start in range(0, len(x), size):
+        rows = slice(start, start + size)
+        part = x[rows] - middle
+        distances = torch.addmm(norms, shifted, part.T, alpha=-2)
+        yield rows, distances.add_(part.square_().sum(1)).clamp_min_(0)
+
+
+def _closer_fake(x: Tensor, centres: Tensor, closest: Tensor) -> Tensor:
+    return closest.new_empty(centres.shape[0], x.shape[0])
+
+
+@operator(fake=_closer_fake)
+def closer(x: Tensor, centres: Tensor, closest: Tensor) -> Tensor:
+    """Squared distances of rows from each of some centres, where that is less than what they have.
+
+    Parameters
+    ----------
+    x : Tensor
+        ``[N, D]``, float32 or float64.
+    centres : Tensor
+        ``[K, D]``, float64.
+    closest : Tensor
+        ``[N]``, float64: what they have.
+
+    Returns
+    -------
+    Tensor
+        ``[K, N]``, float64: the smaller of both.
+    """
+    found = _closer_fake(x, centres, closest)
+    for rows, distances in _squared_distances(x, centres):
+        torch.minimum(distances.double(), closest[rows], out=found[:, rows])
+    return found
+
+
+def _kmeans_step_fake(
+    x: Tensor, centres: Tensor, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    n = x.shape[0]
+    labels, nearest = x.new_empty(n, dtype=torch.int64), x.new_empty(n, dtype=torch.float64)
+    return labels, nearest, centres.new_empty(centres.shape[0]), torch.empty_like(centres)
+
+
+@operator(fake=_kmeans_step_fake)
+def kmeans_step(
+    x: Tensor, centres: Tensor, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The nearest centre of each row, and the sums that move the centres (Lloyd, 1982).
+
+    Parameters
+    ----------
+    x : Tensor
+        ``[N, D]``, float32 or float64.
+    centres : Tensor
+        ``[K, D]``, float64.
+    weights : Tensor, optional
+        ``[N]``, float64. Default: 1.
+
+    Returns
+    -------
+    labels : Tensor
+        int64 ``[N]``.
+    nearest : Tensor
+        ``[N]``, float64: squared distances from those centres, in the precision of x.
+    counts : Tensor
+        ``[K]``, float64: sums of weights.
+    sums : Tensor
+        ``[K, D]``, float64: sums of ``weight (x - centre)`` over the rows of each centre.
+    """
+    labels, nearest, _, _ = _kmeans_step_fake(x, centres)
+    for rows, distances in _squared_distances(x, centres):
+        least, labels[rows] = distances.min(0)
+        nearest[rows] = least.double()
+    counts, sums, _ = grouped_statistics(x, labels, centres, "spherical", weights)
+    return labels, nearest, counts, sums
