@@ -63,10 +63,11 @@ Tensor closer_cpu(const Tensor& x_in, const Tensor& centres_in, const Tensor& cl
   const Tensor x = torch::stable::contiguous(x_in), centres = torch::stable::contiguous(centres_in),
                closest = torch::stable::contiguous(closest_in);
   Tensor closer = torch::stable::new_empty(closest, {n_centres, n});
+  double* to = data<double>(closer);
+  const double* least = data<double>(closest);
   const auto run = [&](auto type) {
     measure(x, rounded<decltype(type)>(centres), n_centres, 0, n, [&](int64_t row, const double* distances) {
-      for (int64_t k = 0; k < n_centres; ++k)
-        data<double>(closer)[k * n + row] = std::min(distances[k * kTileRows], data<double>(closest)[row]);
+      for (int64_t k = 0; k < n_centres; ++k) to[k * n + row] = std::min(distances[k * kTileRows], least[row]);
     });
   };
   dtype == ScalarType::Float ? run(float{}) : run(double{});
@@ -86,6 +87,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> kmeans_step_cpu(const Tensor& x_in, c
   Tensor labels = torch::stable::new_empty(x, {n}, ScalarType::Long),
          nearest = torch::stable::new_empty(x, {n}, ScalarType::Double);
   Sums sums(centres);
+  int64_t* label = data<int64_t>(labels);
+  double* distance = data<double>(nearest);
+  const double* weight = weights ? data<double>(*weights) : nullptr;
   const auto run = [&](auto type, auto add) {
     using T = decltype(type);
     const std::vector<T> centre = rounded<T>(centres);
@@ -99,9 +103,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> kmeans_step_cpu(const Tensor& x_in, c
         int64_t best = 0;
         for (int64_t k = 1; k < n_centres; ++k)
           if (distances[k * kTileRows] < distances[best * kTileRows]) best = k;
-        data<int64_t>(labels)[row] = best;
-        data<double>(nearest)[row] = distances[best * kTileRows];
-        pairs[row - start] = {row, best, weights ? data<double>(*weights)[row] : 1};
+        label[row] = best;
+        distance[row] = distances[best * kTileRows];
+        pairs[row - start] = {row, best, weight ? weight[row] : 1};
       });
       sorted.clear();
       sort_pairs(pairs.data(), end - start, data<double>(sums.counts), places, sorted);
