@@ -22,13 +22,20 @@ def uniforms():
     return ops.uniform(torch.tensor([21, 0]), [N]).double()
 
 
-def moments(x):
+def powers(x):
+    """Means of x to x^6."""
+    square = x * x
+    means = [x.mean(), square.mean(), x.dot(square) / len(x), square.dot(square) / len(x)]
+    square *= x
+    return torch.stack([*means, square.dot(x * x) / len(x), square.dot(square) / len(x)])
+
+
+def moments(found, n):
     """Deviations of six moments in standard errors, from E n^k = (k-1)!! and E n^2k - (E n^k)^2."""
     expected = [math.prod(range(k - 1, 0, -2)) if k % 2 == 0 else 0 for k in range(13)]
-    found = [x.pow(k).mean().item() for k in range(1, 7)]
     return [
-        (m - expected[k]) / math.sqrt((expected[2 * k] - expected[k] ** 2) / len(x))
-        for k, m in enumerate(found, start=1)
+        (m - expected[k]) / math.sqrt((expected[2 * k] - expected[k] ** 2) / n)
+        for k, m in enumerate(found.tolist(), start=1)
     ]
 
 
@@ -40,14 +47,15 @@ def uniform_moments(u):
     ]
 
 
-def tails(x):
+def beyond(x):
+    """Counts beyond 2, 3, 4 and 5 on either side."""
+    return torch.stack([(side > bound).sum() for bound in (2, 3, 4, 5) for side in (x, -x)])
+
+
+def tails(counts, n):
     """Counts beyond 2, 3, 4 and 5 on either side against the normal's, in standard errors."""
-    deviations = []
-    for bound in (2, 3, 4, 5):
-        p = stats.norm.sf(bound)
-        for side in (x, -x):
-            deviations.append(((side > bound).sum().item() - len(x) * p) / math.sqrt(len(x) * p))
-    return deviations
+    expected = [n * stats.norm.sf(bound) for bound in (2, 3, 4, 5) for _ in range(2)]
+    return [(c - e) / math.sqrt(e) for c, e in zip(counts.tolist(), expected, strict=True)]
 
 
 def correlations(x, y):
@@ -66,9 +74,27 @@ def worst(deviations):
 
 
 def test_normal_moments(normals):
-    assert worst(moments(normals)) < SIGMAS
-    assert worst(moments(normals + 0.003)) > SIGMAS
-    assert worst(moments(normals * 1.002)) > SIGMAS
+    assert worst(moments(powers(normals), N)) < SIGMAS
+    assert worst(moments(powers(normals + 0.003), N)) > SIGMAS
+    assert worst(moments(powers(normals * 1.002), N)) > SIGMAS
+
+
+@pytest.mark.skipif(ops.native is None, reason="without compiled kernels it takes minutes")
+def test_moments_and_tails_of_a_hundred_million_draws():
+    state, parts, n = torch.tensor([23, 0]), 400, 250_000  # in cache
+    found, shifted, scaled, counts = 0, 0, 0, 0
+    for _ in range(parts):
+        part = ops.normal(state, [n])
+        # The changes are too small to show in a tenth of the draws.
+        found, shifted, scaled = (
+            total + powers(changed.double()) / parts
+            for total, changed in ((found, part), (shifted, part + 0.0008), (scaled, part * 1.0005))
+        )
+        counts = counts + beyond(part)
+    assert worst(moments(found, parts * n)) < SIGMAS
+    assert worst(tails(counts, parts * n)) < SIGMAS
+    assert worst(moments(shifted, parts * n)) > SIGMAS
+    assert worst(moments(scaled, parts * n)) > SIGMAS
 
 
 def test_uniform_moments(uniforms):
@@ -89,8 +115,8 @@ def test_kolmogorov_smirnov(normals, uniforms):
 
 
 def test_normal_tails(normals):
-    assert worst(tails(normals)) < SIGMAS
-    assert worst(tails(normals.clamp(-3.9, 3.9))) > SIGMAS
+    assert worst(tails(beyond(normals), N)) < SIGMAS
+    assert worst(tails(beyond(normals.clamp(-3.9, 3.9)), N)) > SIGMAS
 
 
 def test_neighbours_are_uncorrelated(normals):
