@@ -1,6 +1,7 @@
 // The mixture family on the CPU. CMake compiles this file once per instruction set, PYGEN_ISA naming the namespace.
 // Sums run in an order that depends on the sizes alone, never on the threads.
 #include <cmath>
+#include <type_traits>
 
 #include "../lanes.h"
 #include "mixture.h"
@@ -73,8 +74,11 @@ void count(const Counts<T>& a, int64_t begin, int64_t end) {
   }
 }
 
-// Means that share each load of a row: with 32 registers 16 sums, or 24 where there are no precisions to load.
-constexpr int kTileComponents = kRegisters == 32 ? 2 : 1, kTileCentres = kRegisters == 32 ? 3 : 1;
+// Means that share each load of a row: with 32 registers 16 sums.
+constexpr int kTileComponents = kRegisters == 32 ? 2 : 1;
+// Where there are no precisions to load, 24 sums: the rows then leave the centres room in the first-level cache.
+constexpr int kCentres = kRegisters == 32 ? 6 : 2, kCentreRows = 4;
+static_assert(kTileRows % kCentreRows == 0);
 
 // sum_d precision_d (x_d - mean_d)^2 for each of `Components` means and `Rows` rows, all consecutive. Without
 // `Weighted` precisions are 1.
@@ -110,18 +114,20 @@ void squared_distances(const T* x, int64_t dims, const T* mean, const T* precisi
 }
 
 template <int Rows, class T>
-void distances_of_tile(const T* x, int64_t dims, const T* centres, int64_t n_centres, double* out) {
+void distances_of_rows(const T* x, int64_t dims, const T* centres, int64_t n_centres, double* out) {
   constexpr T* kOnes = nullptr;
   int64_t k = 0;
-  for (; k + kTileCentres <= n_centres; k += kTileCentres)
-    squared_distances<kTileCentres, Rows, false>(x, dims, centres + k * dims, kOnes, out + k * kTileRows);
+  for (; k + kCentres <= n_centres; k += kCentres)
+    squared_distances<kCentres, Rows, false>(x, dims, centres + k * dims, kOnes, out + k * kTileRows);
   for (; k < n_centres; ++k) squared_distances<1, Rows, false>(x, dims, centres + k * dims, kOnes, out + k * kTileRows);
 }
 
 template <class T>
 void distances(const T* x, int64_t n, int64_t dims, const T* centres, int64_t n_centres, double* out) {
-  if (n == kTileRows) return distances_of_tile<kTileRows>(x, dims, centres, n_centres, out);
-  for (int64_t i = 0; i < n; ++i) distances_of_tile<1>(x + i * dims, dims, centres, n_centres, out + i);
+  int64_t i = 0;
+  for (; i + kCentreRows <= n; i += kCentreRows)
+    distances_of_rows<kCentreRows>(x + i * dims, dims, centres, n_centres, out + i);
+  for (; i < n; ++i) distances_of_rows<1>(x + i * dims, dims, centres, n_centres, out + i);
 }
 
 double exact_squared_distance(const float* x, int64_t dims, const double* mean, const double* precision) {
