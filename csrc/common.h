@@ -18,6 +18,13 @@ T* data(const Tensor& tensor) {
   return static_cast<T*>(tensor.data_ptr());
 }
 
+inline void check_state(const Tensor& state) {
+  const bool fits = state.scalar_type() == ScalarType::Long && state.dim() == 1 && state.size(0) == 2;
+  STD_TORCH_CHECK(
+      fits && state.is_contiguous(),
+      "state must be a contiguous int64 tensor of shape [2], (seed, offset), as pygen.random.new_state makes it");
+}
+
 inline void* current_stream(const Tensor& x) {
   STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream != nullptr, "this torch was built without CUDA");
   void* stream = nullptr;

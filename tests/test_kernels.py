@@ -16,7 +16,24 @@ from kernels import Kernel, Unavailable, compile_commands, compile_kernels  # no
 EXPECTED = {
     "normal_kernel<(float|__half|__nv_bfloat16)>": {"stores": 1},
     "normal_kernel<double>": {"stores": 2},
+    "fast_normal_kernel<(float|__half|__nv_bfloat16)>": {"stores": 1},
     "advance_kernel": {},
+    "reparameterize_kernel<float, float>": {"loads": 2, "stores": 1},
+    "reparameterize_kernel<(__half|__nv_bfloat16), float>": {"loads": 2, "stores": 2},
+    "reparameterize_kernel<double, double>": {"loads": 4, "stores": 2},
+    "reparameterize_backward_kernel<float, float>": {"loads": 3, "stores": 2},
+    "reparameterize_backward_kernel<(__half|__nv_bfloat16), float>": {"loads": 4, "stores": 2},
+    "reparameterize_backward_kernel<double, double>": {"loads": 6, "stores": 4},
+    "diagonal_kernel<float, true, (true|false)>": {"loads": 2, "stores": 1},
+    "diagonal_kernel<double, true, false>": {"loads": 4, "stores": 2},
+    "diagonal_kernel<(float|double), false, (true|false)>": {},
+    "half_product_kernel": {"loads": 8, "shared loads": 12, "tensor": 48},
+    "double_product_kernel": {},
+    "noise_kernel<(float|double), (true|false)>": {"stores": 2},
+    "split_factor_kernel": {"stores": 2},
+    "(starts|tiles|totals|advance_rows)_kernel": {},
+    "unknown_rows_kernel<(float|double)>": {},
+    "pick_kernel": {"stores": 2},
 }
 
 PLANTED = """

@@ -1,6 +1,5 @@
-// Normal draws on the CPU. CMake compiles this file once per instruction set, PYGEN_ISA naming the namespace; the
-// loops over kWidth blocks are written for the compiler to vectorise.
-#include "box_muller.h"
+// Normal draws on the CPU. CMake compiles this file once per instruction set, PYGEN_ISA naming the namespace.
+#include "draws.h"
 #include "gaussian.h"
 
 #define PYGEN_STRING_(x) #x
@@ -9,50 +8,16 @@
 namespace pygen::PYGEN_ISA {
 namespace {
 
-// Blocks of four draws per loop: a multiple of every vector's length, and its draws (1 KB in float32) stay in the
-// first-level cache.
-constexpr int kWidth = 64;
-
-template <class T>
-struct Draws {
-  T lane[4][kWidth];
-};
-
-void draw(State state, uint64_t first, Draws<float>& out) {
-  for (int i = 0; i < kWidth; ++i) {
-    const Words x = philox(state, first + i, kNormalStream);
-    const NormalPair<float> a = box_muller(x.x0, x.x1), b = box_muller(x.x2, x.x3);
-    out.lane[0][i] = a.cosine;
-    out.lane[1][i] = a.sine;
-    out.lane[2][i] = b.cosine;
-    out.lane[3][i] = b.sine;
-  }
-}
-
-void draw(State state, uint64_t first, Draws<double>& out) {
-  for (int i = 0; i < kWidth; ++i) {
-    const Words x = philox(state, first + i, kNormalStream), y = philox(state, first + i, kNormalStream + kLowDigits);
-    const NormalPair<double> a = box_muller(x.x0, x.x1, y.x0, y.x1), b = box_muller(x.x2, x.x3, y.x2, y.x3);
-    out.lane[0][i] = a.cosine;
-    out.lane[1][i] = a.sine;
-    out.lane[2][i] = b.cosine;
-    out.lane[3][i] = b.sine;
-  }
-}
-
 template <class T>
 void fill(State state, int64_t begin, int64_t end, int64_t n, T* out) {
   Draws<T> draws;
-  for (int64_t first = begin; first < end; first += kWidth) {
-    draw(state, static_cast<uint64_t>(first), draws);
-    const int64_t last = (first + kWidth < end ? first + kWidth : end) * 4;
-    const int64_t count = (last < n ? last : n) - 4 * first;
-    if (count == 4 * kWidth) {
-      for (int i = 0; i < kWidth; ++i)
-        for (int lane = 0; lane < 4; ++lane) out[4 * (first + i) + lane] = draws.lane[lane][i];
-    } else {
-      for (int64_t i = 0; i < count; ++i) out[4 * first + i] = draws.lane[i % 4][i / 4];
-    }
+  T last[kDraws];
+  const int64_t stop = 4 * end < n ? 4 * end : n;
+  for (int64_t first = 4 * begin; first < stop; first += kDraws) {
+    draw(state, static_cast<uint64_t>(first / 4), draws);
+    const bool whole = first + kDraws <= stop;
+    interleave(draws, whole ? out + first : last);
+    if (!whole) std::memcpy(out + first, last, (stop - first) * sizeof(T));
   }
 }
 

@@ -33,5 +33,7 @@ enum class Real { kFloat, kDouble, kHalf, kBFloat16 };
 // cuda.cu: n draws into `out`, then advances the offset of `state` (seed, offset on the device), both on `stream`.
 // Returns the CUDA error's text, or null.
 const char* launch_normal(int64_t* state, void* out, int64_t n, Real dtype, void* stream);
+// The same words by the GPU's approximations of logarithm, sine and cosine; doubles exactly.
+const char* launch_fast_normal(int64_t* state, void* out, int64_t n, Real dtype, void* stream);
 
 }  // namespace pygen

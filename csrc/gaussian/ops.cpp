@@ -6,6 +6,7 @@
 
 #include "../common.h"
 #include "../isa.h"
+#include "../large_pages.h"
 #include "gaussian.h"
 
 namespace pygen {
@@ -15,10 +16,7 @@ const NormalKernels& normal_kernels() { return PYGEN_BEST(kNormal); }
 namespace {
 
 Tensor empty_draws(const Tensor& state, const std::vector<int64_t>& size, ScalarType dtype) {
-  const bool fits = state.scalar_type() == ScalarType::Long && state.dim() == 1 && state.size(0) == 2;
-  STD_TORCH_CHECK(
-      fits && state.is_contiguous(),
-      "state must be a contiguous int64 tensor of shape [2], (seed, offset), as pygen.random.new_state makes it");
+  check_state(state);
   const bool real = dtype == ScalarType::Float || dtype == ScalarType::Double || dtype == ScalarType::Half ||
                     dtype == ScalarType::BFloat16;
   STD_TORCH_CHECK(real, "dtype must be one of torch.float32, torch.float64, torch.float16, torch.bfloat16");
@@ -40,9 +38,10 @@ void fill_rounded(FillFloat fill, State state, int64_t begin, int64_t end, int64
   }
 }
 
-Tensor normal_cpu(const Tensor& state, const std::vector<int64_t>& size, ScalarType dtype) {
+Tensor normal_cpu(const Tensor& state, const std::vector<int64_t>& size, ScalarType dtype, bool) {
   constexpr int64_t kGrain = 4096;  // blocks a thread is woken for: some 20 us of work
   Tensor out = empty_draws(state, size, dtype);
+  prefer_large_pages(out);
   const int64_t n = out.numel(), blocks = (n + 3) / 4;
   int64_t* words = static_cast<int64_t*>(state.data_ptr());
   const State start = {static_cast<uint64_t>(words[0]), static_cast<uint64_t>(words[1])};
@@ -68,15 +67,15 @@ Tensor normal_cpu(const Tensor& state, const std::vector<int64_t>& size, ScalarT
 }
 
 #ifdef PYGEN_WITH_CUDA
-Tensor normal_cuda(const Tensor& state, const std::vector<int64_t>& size, ScalarType dtype) {
+Tensor normal_cuda(const Tensor& state, const std::vector<int64_t>& size, ScalarType dtype, bool fast) {
   const torch::stable::accelerator::DeviceGuard guard(state.get_device_index());
   Tensor out = empty_draws(state, size, dtype);
   const Real real = dtype == ScalarType::Float    ? Real::kFloat
                     : dtype == ScalarType::Double ? Real::kDouble
                     : dtype == ScalarType::Half   ? Real::kHalf
                                                   : Real::kBFloat16;
-  const char* error =
-      launch_normal(static_cast<int64_t*>(state.data_ptr()), out.data_ptr(), out.numel(), real, current_stream(state));
+  const char* error = (fast ? launch_fast_normal : launch_normal)(
+      static_cast<int64_t*>(state.data_ptr()), out.data_ptr(), out.numel(), real, current_stream(state));
   STD_TORCH_CHECK(error == nullptr, "normal: ", error);
   return out;
 }

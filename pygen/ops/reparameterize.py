@@ -106,7 +106,6 @@ def reparameterize_forward(
         keeps results: a copy made outside it would make anew in the backward, from a state that has
         been advanced since.
     """
-    _check(state, mu, logvar)
     z = _noise(state, mu)
     mu, logvar = mu.to(z.dtype), logvar.to(z.dtype)
     z.mul_((logvar / 2).exp()).add_(mu)
@@ -144,6 +143,7 @@ def reparameterize(state: Tensor, mu: Tensor, logvar: Tensor) -> tuple[Tensor, T
     RuntimeError
         If the state is not int64 ``[2]``.
     """
+    _check(state, mu, logvar)
     z, kl, _ = reparameterize_forward(state, mu, logvar)
-    state[1] += (mu.numel() + 3) // 4
+    state[1].add_((mu.numel() + 3) // 4)
     return z, kl

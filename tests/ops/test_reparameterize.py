@@ -1,14 +1,19 @@
+import ctypes
+
 import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
 from pygen import ops
+from pygen.ops.reparameterize import reparameterize_forward
 from pygen.random import new_state
 
 FLOAT = [torch.float32, torch.float64]
 HALF = [torch.float16, torch.bfloat16]
 forward = torch.ops.pygen.reparameterize_forward.default
 backward = torch.ops.pygen.reparameterize_backward.default
+forward_reference = reparameterize_forward.__wrapped__
+"""The plain-PyTorch function behind the operator, whichever kernel serves it."""
 
 
 def problem(device="cpu", dtype=torch.float32, n=33, columns=7, requires_grad=True):
@@ -53,6 +58,96 @@ def test_value_and_gradient_are_the_formulas(device, dtype, n, columns):
         for f, w in zip(found, wanted, strict=True):
             assert f.dtype == dtype
             torch.testing.assert_close(f, w, rtol=20 * eps, atol=20 * eps)
+
+
+@pytest.mark.parametrize("dtype", FLOAT)
+def test_kernel_is_within_a_few_roundings_of_float64(device, dtype):
+    """Relative to each quantity itself, over all variances that have a normal number."""
+    most = 86 if dtype == torch.float32 else 700
+    logvar = torch.linspace(-most, most, 100_003, dtype=torch.float64).to(device, dtype)[:, None]
+    logvar = torch.cat([logvar, logvar * 1e-3, logvar * 1e-8], 1)
+    zero, one = torch.zeros_like(logvar), torch.ones_like(logvar)
+    state = new_state(0, device)
+    z, kl, _ = forward(state, zero, logvar)
+    noise = ops.normal(state.clone(), z.shape, dtype).double()
+    deviation, excess = (logvar.double() / 2).exp(), logvar.double().expm1()
+    eps = torch.finfo(dtype).eps
+    torch.testing.assert_close(z.double(), deviation * noise, rtol=2 * eps, atol=0)
+    # Half of it is the KL's gradient.
+    _, grad = backward(state, zero, logvar, zero, one[:, 0])
+    torch.testing.assert_close(grad.double(), excess / 2, rtol=4 * eps, atol=0)
+    terms = excess - logvar.double()
+    torch.testing.assert_close(
+        kl.double(), terms.sum(1) / 2, rtol=8 * eps, atol=8 * eps * logvar.abs().max().item()
+    )
+
+
+@pytest.mark.parametrize("dtype", FLOAT)
+def test_noise_is_that_of_normal(device, dtype):
+    zero = torch.zeros(37, 11, dtype=dtype, device=device)
+    z, kl, _ = forward(new_state(8, device), zero, zero)
+    assert torch.equal(z, ops.normal(new_state(8, device), [37, 11], dtype))
+    assert not kl.any()
+
+
+@pytest.mark.parametrize("dtype", FLOAT + HALF)
+def test_numbers_that_are_not_finite(device, dtype):
+    logvar = torch.tensor([-torch.inf, -3e4, 3e4, torch.inf, torch.nan], device=device).to(dtype)
+    mu = torch.tensor([1.0, -2.0, 0.5, 3.0, 4.0], device=device).to(dtype)
+    arguments = new_state(1, device), mu[:, None], logvar[:, None]
+    for f, e in zip(forward(*arguments), forward_reference(*arguments), strict=True):
+        torch.testing.assert_close(f, e, equal_nan=True)
+
+
+@pytest.mark.skipif(ops.native is None, reason="no compiled kernels")
+@pytest.mark.parametrize("dtype", FLOAT)
+def test_every_instruction_set_has_the_same_bits(compiled, dtype):
+    run = getattr(compiled("reparameterize.cpp"), {4: "run_float", 8: "run_double"}[dtype.itemsize])
+    run.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int64] * 2 + [ctypes.c_void_p] * 6
+    for n, columns in ((1, 1), (7, 20), (3, 1001), (64, 33)):
+        mu, logvar = (x.contiguous() for x in problem("cpu", dtype, n, columns, False))
+        logvar = logvar * torch.logspace(-6, 1, n, dtype=dtype)[:, None]
+        state = torch.tensor([-5, 2**32 - 3])
+        grad_z, grad_kl = logvar.sin(), mu[:, 0].cos()
+        expected = (*forward(state, mu, logvar)[:2], *backward(state, mu, logvar, grad_z, grad_kl))
+        found = [torch.full_like(x, torch.nan) for x in expected]
+        tensors = state, mu, logvar, *found[:2], grad_z, grad_kl, *found[2:]
+        pointers = [x.data_ptr() for x in tensors]
+        run(*pointers[:3], n, columns, *pointers[3:])
+        for f, e in zip(found, expected, strict=True):
+            assert torch.equal(f, e)
+
+
+@pytest.mark.parametrize("dtype", FLOAT)
+@pytest.mark.parametrize(("n", "columns"), [(1001, 101), (40_000, 3), (3, 50_001)])
+def test_bits_do_not_depend_on_threads_or_on_what_lies_between_rows(dtype, n, columns):
+    mu, logvar = problem("cpu", dtype, n, columns, False)
+    grad_z, grad_kl = mu + logvar, mu[:, 0].contiguous()
+
+    def results(mu, logvar):
+        state = new_state(4)
+        return *forward(state, mu, logvar), *backward(state, mu, logvar, grad_z, grad_kl)
+
+    expected = results(mu.contiguous(), logvar.contiguous())
+    before = torch.get_num_threads()
+    for threads in (1, 2, 3):
+        try:
+            torch.set_num_threads(threads)
+            found = results(mu, logvar)
+        finally:
+            torch.set_num_threads(before)
+        for f, e in zip(found, expected, strict=True):
+            assert torch.equal(f, e)
+
+
+@pytest.mark.parametrize("dtype", FLOAT + HALF)
+def test_expanded_inputs(device, dtype):
+    mu, logvar = problem(device, dtype, 1, 9, False)
+    state = new_state(4, device)
+    found = forward(state, mu.expand(6, 9), logvar.expand(6, 9))
+    expected = forward(state, mu.repeat(6, 1), logvar.repeat(6, 1))
+    for f, e in zip(found, expected, strict=True):
+        assert torch.equal(f, e)
 
 
 def test_kl_is_that_of_torch_distributions():
@@ -215,3 +310,17 @@ def test_bad_arguments_leave_the_state():
     assert state.tolist() == [0, 0]
     with pytest.raises(RuntimeError, match=r"int64 tensor of shape \[2\]"):
         ops.reparameterize(torch.zeros(2), mu, logvar)
+
+
+@pytest.mark.skipif(
+    ops.native is None, reason="plain PyTorch reads within its tensors whatever they are"
+)
+def test_kernels_refuse_what_they_would_read_beyond():
+    mu, logvar = problem(requires_grad=False)
+    state, kl = new_state(0), torch.ones(len(mu))
+    for bad in ((state, mu, logvar[:5]), (state[:1], mu, logvar), (state, mu, logvar.double())):
+        with pytest.raises(RuntimeError, match="must"):
+            forward(*bad)
+    for bad in ((mu[:5], kl), (mu, kl[:5]), (mu.double(), kl), (mu, kl.double())):
+        with pytest.raises(RuntimeError, match=r"grad_.* must"):
+            backward(state, mu, logvar, *bad)

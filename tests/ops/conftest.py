@@ -1,0 +1,43 @@
+"""Compiles the CPU's kernels for each instruction set: the extension runs the best one only."""
+
+import ctypes
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+# Name, what /proc/cpuinfo must list, compiler flags, as CMakeLists.txt has them.
+INSTRUCTION_SETS = [
+    ("baseline", "", ""),
+    ("avx2", "avx2 fma", "-mavx2 -mfma"),
+    (
+        "avx512",
+        "avx512f avx512dq avx512bw avx512vl",
+        "-mavx2 -mfma -mavx512f -mavx512dq -mavx512bw -mavx512vl",
+    ),
+]
+
+
+@pytest.fixture(params=INSTRUCTION_SETS, ids=[name for name, *_ in INSTRUCTION_SETS])
+def compiled(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], ctypes.CDLL]:
+    """``compiled(file)``: a C++ file of this folder, compiled for one instruction set after another."""
+    name, needs, flags = request.param
+    compiler = shutil.which("c++") or shutil.which("g++")
+    if compiler is None:
+        pytest.skip("no C++ compiler")
+    cpu = Path("/proc/cpuinfo")
+    if needs and not (cpu.exists() and set(needs.split()) <= set(cpu.read_text().split())):
+        pytest.skip(f"this processor is not known to have {needs}")
+
+    def load(file: str) -> ctypes.CDLL:
+        library = tmp_path / "library.so"
+        options = f"-std=c++17 -O3 -ffp-contract=off -fno-math-errno -fno-trapping-math {flags}"
+        command = [compiler, *options.split(), f"-DPYGEN_ISA={name}", f"-I{ROOT}", "-fPIC"]
+        subprocess.run([*command, "-shared", HERE / file, "-o", library], check=True)
+        return ctypes.CDLL(str(library))
+
+    return load
