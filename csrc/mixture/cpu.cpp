@@ -130,6 +130,23 @@ void distances(const T* x, int64_t n, int64_t dims, const T* centres, int64_t n_
   for (; i < n; ++i) distances_of_rows<1>(x + i * dims, dims, centres, n_centres, out + i);
 }
 
+float loosen(float* bounds, const float* by, int64_t n) {
+  constexpr int kLanes = Vector<float>::kLanes;
+  constexpr float kDown = 1 - 0x1p-22f;
+  float least[kLanes];
+  for (float& one : least) one = HUGE_VALF;
+  const auto lower = [&](int64_t j, float& smallest) {
+    bounds[j] = (bounds[j] - by[j]) * kDown;
+    smallest = bounds[j] < smallest ? bounds[j] : smallest;
+  };
+  int64_t j = 0;
+  for (; j + kLanes <= n; j += kLanes)
+    for (int lane = 0; lane < kLanes; ++lane) lower(j + lane, least[lane]);
+  for (; j < n; ++j) lower(j, least[0]);
+  for (int lane = 1; lane < kLanes; ++lane) least[0] = least[lane] < least[0] ? least[lane] : least[0];
+  return least[0];
+}
+
 double exact_squared_distance(const float* x, int64_t dims, const double* mean, const double* precision) {
   constexpr int kSums = 8;
   double sums[kSums] = {};
@@ -232,6 +249,6 @@ int64_t posterior(const Diagonal<T>& a, int64_t begin, int64_t end, const double
 
 const MixtureKernels kMixture = {moments<float>,   moments<double>,   log_joint<float>, log_joint<double>,
                                  posterior<float>, posterior<double>, distances<float>, distances<double>,
-                                 count<uint8_t>,   count<int64_t>};
+                                 loosen,           count<uint8_t>,    count<int64_t>};
 
 }  // namespace pygen::PYGEN_ISA

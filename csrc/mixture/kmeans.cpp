@@ -1,54 +1,11 @@
 // k-means on the CPU: distances from centres, a step of Lloyd's algorithm in one pass over the rows.
 #include <optional>
 
-#include "../isa.h"
+#include "measure.h"
 #include "sums.h"
 
 namespace pygen {
 namespace {
-
-constexpr int64_t kGrain = 8;  // tiles a thread takes at least: some 100 us of work
-
-ScalarType check(const Tensor& x, const Tensor& centres) {
-  const ScalarType dtype = x.scalar_type();
-  STD_TORCH_CHECK(x.dim() == 2 && (dtype == ScalarType::Float || dtype == ScalarType::Double),
-                  "x must be float32 or float64 [N, D]");
-  STD_TORCH_CHECK(centres.dim() == 2 && centres.scalar_type() == ScalarType::Double && centres.size(0) > 0 &&
-                      centres.size(1) == x.size(1),
-                  "centres must be float64 [K, D] with the D of x");
-  return dtype;
-}
-
-bool fits(const Tensor& tensor, int64_t n) {
-  return tensor.scalar_type() == ScalarType::Double && tensor.dim() == 1 && tensor.size(0) == n;
-}
-
-template <class T>
-Distances<T> distances_kernel();
-template <>
-Distances<float> distances_kernel() {
-  return PYGEN_BEST(kMixture).distances_float;
-}
-template <>
-Distances<double> distances_kernel() {
-  return PYGEN_BEST(kMixture).distances_double;
-}
-
-// Gives `each` every row of [begin, end) with its squared distances from the centres, [K] every kTileRows.
-template <class T, class Each>
-void measure(const Tensor& x, const std::vector<T>& centres, int64_t n_centres, int64_t begin, int64_t end,
-             const Each& each) {
-  const Distances<T> kernel = distances_kernel<T>();
-  const int64_t dims = x.size(1);
-  torch::stable::parallel_for(0, (end - begin + kTileRows - 1) / kTileRows, kGrain, [&](int64_t first, int64_t last) {
-    std::vector<double> distances(n_centres * kTileRows);
-    for (int64_t row = begin + first * kTileRows; row < std::min(begin + last * kTileRows, end); row += kTileRows) {
-      const int64_t n = std::min<int64_t>(kTileRows, end - row);
-      kernel(data<T>(x) + row * dims, n, dims, centres.data(), n_centres, distances.data());
-      for (int64_t i = 0; i < n; ++i) each(row + i, distances.data() + i);
-    }
-  });
-}
 
 template <class T>
 std::vector<T> rounded(const Tensor& tensor) {
@@ -57,9 +14,9 @@ std::vector<T> rounded(const Tensor& tensor) {
 }
 
 Tensor closer_cpu(const Tensor& x_in, const Tensor& centres_in, const Tensor& closest_in) {
-  const ScalarType dtype = check(x_in, centres_in);
+  const ScalarType dtype = check_centres(x_in, centres_in);
   const int64_t n = x_in.size(0), n_centres = centres_in.size(0);
-  STD_TORCH_CHECK(fits(closest_in, n), "closest must be float64 [N]");
+  STD_TORCH_CHECK(is_vector(closest_in, n), "closest must be float64 [N]");
   const Tensor x = torch::stable::contiguous(x_in), centres = torch::stable::contiguous(centres_in),
                closest = torch::stable::contiguous(closest_in);
   Tensor closer = torch::stable::new_empty(closest, {n_centres, n});
@@ -78,9 +35,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> kmeans_step_cpu(const Tensor& x_in, c
                                                            const std::optional<Tensor>& weights_in) {
   // Rows of a chunk, which is still in cache when its sums are taken.
   constexpr int64_t kElements = int64_t{1} << 21;
-  const ScalarType dtype = check(x_in, centres_in);
+  const ScalarType dtype = check_centres(x_in, centres_in);
   const int64_t n = x_in.size(0), n_centres = centres_in.size(0);
-  STD_TORCH_CHECK(!weights_in.has_value() || fits(*weights_in, n), "weights must be float64 [N]");
+  check_weights(weights_in, n);
   const Tensor x = torch::stable::contiguous(x_in), centres = torch::stable::contiguous(centres_in);
   std::optional<Tensor> weights;
   if (weights_in.has_value()) weights = torch::stable::contiguous(*weights_in);

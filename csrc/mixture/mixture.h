@@ -54,6 +54,9 @@ using Posterior = int64_t (*)(const Diagonal<T>& gaussians, int64_t begin, int64
 template <class T>
 using Distances = void (*)(const T* x, int64_t n, int64_t dims, const T* centres, int64_t n_centres, double* out);
 
+// Lowers each of n bounds by what it is given and a rounding more; gives the least.
+using Loosen = float (*)(float* bounds, const float* by, int64_t n);
+
 // Adds, for columns [begin, end) of x [n, dims], the weight of each row (1 where weights is null) to
 // counts [classes, dims, categories] at the row's class and the value's category; values outside are passed over.
 template <class T>
@@ -80,6 +83,7 @@ struct MixtureKernels {
   Posterior<double> posterior_double;
   Distances<float> distances_float;
   Distances<double> distances_double;
+  Loosen loosen;
   decltype(Counts<uint8_t>::run) count_bytes;
   decltype(Counts<int64_t>::run) count_integers;
 };

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pygen.ops import grouped_statistics, uniform
-from pygen.ops.kmeans import closer, kmeans_step
+from pygen.ops.kmeans import closer, lloyd
 
 
 def kmeans_plusplus(x: Tensor, n_clusters: int, state: Tensor, weights: Tensor | None) -> Tensor:
@@ -88,22 +88,8 @@ def kmeans(
         ``[K, D]``, float64.
     """
     centres = x[kmeans_plusplus(x, n_clusters, state, weights)].double()
-    threshold = tol * _variances(x, weights).mean()
-    labels = torch.full((len(x),), -1, device=x.device)
-    for _ in range(max_iter):
-        new, nearest, counts, sums = kmeans_step(x, centres, weights)
-        if torch.equal(new, labels):
-            break
-        labels, previous = new, centres
-        centres = centres + sums / counts.clamp_min(torch.finfo(counts.dtype).tiny)[:, None]
-        empty = (counts == 0).nonzero().squeeze(1)
-        if len(empty):
-            far = nearest if weights is None else nearest * (weights > 0)
-            centres[empty] = x[far.topk(len(empty)).indices].double()
-        if (centres - previous).square().sum() <= threshold:
-            labels = kmeans_step(x, centres, weights)[0]
-            break
-    return labels, centres
+    threshold = tol * float(_variances(x, weights).mean())
+    return lloyd(x, centres, weights, max_iter, threshold)
 
 
 def _variances(x: Tensor, weights: Tensor | None) -> Tensor:

@@ -93,3 +93,54 @@ def kmeans_step(
         nearest[rows] = least.double()
     counts, sums, _ = grouped_statistics(x, labels, centres, "spherical", weights)
     return labels, nearest, counts, sums
+
+
+def _lloyd_fake(
+    x: Tensor, centres: Tensor, weights: Tensor | None, max_iter: int, threshold: float
+) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape[0], dtype=torch.int64), torch.empty_like(centres)
+
+
+@operator(fake=_lloyd_fake)
+def lloyd(
+    x: Tensor, centres: Tensor, weights: Tensor | None, max_iter: int, threshold: float
+) -> tuple[Tensor, Tensor]:
+    """Lloyd's algorithm: rows to their nearest centres, centres to the means of their rows, in turn (Lloyd, 1982).
+
+    Stops when no label changes or the squares of the centres' moves sum up to no more than ``threshold``. A centre
+    that loses all its rows moves to the row farthest from its centre.
+
+    Parameters
+    ----------
+    x : Tensor
+        ``[N, D]``, float32 or float64; N at least 1.
+    centres : Tensor
+        ``[K, D]``, float64: where it begins.
+    weights : Tensor or None
+        ``[N]``, float64. Default: 1.
+    max_iter : int
+        At least 1.
+    threshold : float
+
+    Returns
+    -------
+    labels : Tensor
+        int64 ``[N]``.
+    centres : Tensor
+        ``[K, D]``, float64.
+    """
+    labels = torch.full((len(x),), -1, device=x.device)
+    for _ in range(max_iter):
+        new, nearest, counts, sums = kmeans_step(x, centres, weights)
+        if torch.equal(new, labels):
+            break
+        labels, previous = new, centres
+        centres = centres + sums / counts.clamp_min(torch.finfo(counts.dtype).tiny)[:, None]
+        empty = (counts == 0).nonzero().squeeze(1)
+        if len(empty):
+            far = nearest if weights is None else nearest * (weights > 0)
+            centres[empty] = x[far.topk(len(empty)).indices].double()
+        if (centres - previous).square().sum() <= threshold:
+            labels = kmeans_step(x, centres, weights)[0]
+            break
+    return labels, centres

@@ -5,7 +5,7 @@ import torch
 from torch.library import opcheck
 
 from pygen.ops import native
-from pygen.ops.kmeans import closer, kmeans_step
+from pygen.ops.kmeans import closer, kmeans_step, lloyd
 
 SHAPES = [(1, 1, 1), (30, 3, 2), (203, 17, 7), (9000, 300, 5)]
 
@@ -84,3 +84,72 @@ def test_refuse_what_would_read_outside():
         kmeans_step(x, centres, torch.ones(3).double())
     with pytest.raises(RuntimeError, match="closest must be"):
         closer(x, centres, torch.ones(3).double())
+
+
+def plain_lloyd(x, centres, weights, max_iter, threshold):
+    """The definition, in float64: labels and centres."""
+    labels = None
+    for _ in range(max_iter):
+        distances = torch.cdist(x.double(), centres, compute_mode="donot_use_mm_for_euclid_dist")
+        new = distances.argmin(1)
+        if labels is not None and torch.equal(new, labels):
+            break
+        labels, previous = new, centres
+        member = torch.nn.functional.one_hot(labels, len(centres)) * weights[:, None]
+        centres = member.T @ x.double() / member.sum(0)[:, None].clamp_min(1e-300)
+        empty = (member.sum(0) == 0).nonzero().squeeze(1)
+        far = distances.amin(1) * (weights > 0)
+        centres[empty] = x[far.topk(len(empty)).indices].double()
+        if (centres - previous).square().sum() <= threshold:
+            distances = torch.cdist(x.double(), centres)
+            labels = distances.argmin(1)
+            break
+    return labels, centres
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("offset", [0, 1e4])
+@pytest.mark.parametrize(
+    ("n", "d", "k"), [(1, 1, 1), (50, 2, 5), (2000, 20, 10), (1500, 3, 60), (4000, 40, 50)]
+)
+def test_lloyd_equals_its_definition_in_every_kernel(n, d, k, offset, dtype):
+    g = torch.Generator().manual_seed(n + k)
+    x = torch.randn(n, d, generator=g, dtype=torch.float64)
+    x += 2 * torch.randn(7, d, generator=g, dtype=torch.float64)[torch.arange(n) % 7]
+    # On a grid, so that float32 has them exactly, and ties are ties in both.
+    x = ((x * 64).round() / 64 + offset).to(dtype)
+    centres = x[torch.randperm(n, generator=g)[:k]].double()
+    weights = torch.randint(0, 3, (n,), generator=g).double()
+    weights[0] = 1
+    expected, where = plain_lloyd(x, centres, weights, 100, 1e-9)
+    for kernel in (lloyd, lloyd.__wrapped__):
+        labels, moved = kernel(x, centres, weights, 100, 1e-9)
+        # Rounding may decide a tie otherwise, and what follows from it.
+        spread = [
+            (weights * (x.double() - c[label]).square().sum(1)).sum()
+            for c, label in ((where, expected), (moved, labels))
+        ]
+        torch.testing.assert_close(spread[1], spread[0], rtol=1e-2, atol=1e-9)
+        assert (labels == expected).double().mean() > 0.97
+
+
+def test_lloyd_skips_no_nearer_centre():
+    """The bounds spare distances, but no row keeps a centre that is not its nearest."""
+    x, centres, weights = problem(9000, 30, 40, torch.float32)
+    for steps in (1, 2, 3, 5, 10, 30):
+        labels, _ = lloyd(x, centres, weights, steps, 0.0)
+        before = centres if steps == 1 else lloyd(x, centres, weights, steps - 1, 0.0)[1]
+        distances = squared_distances(x, before)
+        chosen = distances.gather(1, labels[:, None])[:, 0]
+        assert (chosen <= distances.amin(1) * (1 + 2e-5)).all()
+
+
+def test_lloyd_in_groups_of_centres_and_without_gaps():
+    """More centres than there is room for bounds of, or than it pays to measure among themselves."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(200_000, 2, generator=g)
+    centres = x[:60].double()
+    labels, moved = lloyd(x, centres, None, 8, 0.0)
+    expected, where = lloyd.__wrapped__(x, centres, None, 8, 0.0)
+    assert (labels == expected).double().mean() > 0.999
+    torch.testing.assert_close(moved, where, rtol=1e-3, atol=1e-3)

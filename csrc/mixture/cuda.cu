@@ -1,0 +1,235 @@
+#include "../cuda_error.h"
+#include "cuda.h"
+#include "sums.cuh"
+
+namespace pygen {
+namespace {
+
+int64_t divided(int64_t n, int64_t by) { return (n + by - 1) / by; }
+
+unsigned blocks_of(int64_t n, int64_t threads) { return static_cast<unsigned>(divided(n, threads)); }
+
+bool is_aligned(const void* at) { return reinterpret_cast<uintptr_t>(at) % 16 == 0; }
+
+// Launches on one stream until one fails.
+struct Launcher {
+  cudaStream_t stream;
+  cudaError_t error = cudaSuccess;
+
+  template <class... Parameters, class... Arguments>
+  void operator()(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared, Arguments... arguments) {
+    if (error != cudaSuccess) return;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = threads;
+    config.dynamicSmemBytes = shared;
+    config.stream = stream;
+    error = cudaLaunchKernelEx(&config, kernel, arguments...);
+  }
+};
+
+// Takes arrays from a workspace, one after the other; from null, to see how much they are.
+struct Taker {
+  uintptr_t base;
+  int64_t used = 0;
+
+  template <class T>
+  T* take(int64_t n) {
+    T* taken = reinterpret_cast<T*>(base + static_cast<uintptr_t>(used));
+    used += divided(n * static_cast<int64_t>(sizeof(T)), 16) * 16;
+    return taken;
+  }
+};
+
+Expansion take_expansion(Taker& taker, int64_t components, int64_t dims, float) {
+  const int64_t depth = divided(dims, ExpandedTile::kDepth) * ExpandedTile::kDepth;
+  return {taker.take<float>(depth), taker.take<float>(components * depth), taker.take<float>(components * depth),
+          taker.take<double>(components), depth};
+}
+
+Expansion take_expansion(Taker&, int64_t, int64_t, double) { return {}; }
+
+// Segments for which blocks have sums of their own: blocks enough to fill any GPU, where the sums stay small.
+int64_t segments_of(int64_t rows, int64_t components, int64_t dims) {
+  constexpr int64_t kBlocks = 1024, kSumElements = int64_t{1} << 21;
+  const int64_t most = divided(rows, kListed), wanted = divided(kBlocks, components * divided(dims + 1, kSumColumns));
+  const int64_t room = kSumElements / (components * (dims + 1));
+  int64_t segments = most < wanted ? most : wanted;
+  if (room < segments) segments = room;
+  return segments < 1 ? 1 : segments;
+}
+
+template <class T>
+struct EmWorkspace {
+  Expansion expansion;
+  T *joint, *base;
+  double* scale;
+  double *counts, *first, *second, *log_likelihoods;  // zero at first
+  int64_t blocks, segments, zeros;                    // of log_likelihoods; of the sums; bytes
+};
+
+template <class T>
+EmWorkspace<T> take_em(Taker& taker, int64_t rows, int64_t components, int64_t dims) {
+  EmWorkspace<T> w = {};
+  w.expansion = take_expansion(taker, components, dims, T());
+  w.joint = taker.take<T>(components * rows);
+  w.base = taker.take<T>(rows);
+  w.scale = taker.take<double>(rows);
+  w.blocks = divided(rows, kPosteriorRows);
+  w.segments = segments_of(rows, components, dims);
+  const int64_t start = taker.used;
+  w.counts = taker.take<double>(w.segments * components);
+  w.first = taker.take<double>(w.segments * components * dims);
+  w.second = taker.take<double>(w.segments * components * dims);
+  w.log_likelihoods = taker.take<double>(w.blocks);
+  w.zeros = taker.used - start;
+  return w;
+}
+
+void prepare(const Joint<float>& a, const Expansion& to, Launcher& launch) {
+  launch(centre_kernel, blocks_of(to.depth + 1, kPrepareThreads), kPrepareThreads, 0, a.means, a.precisions,
+         a.components, a.dims, to);
+  launch(expansion_kernel, blocks_of(a.components * 32, kPrepareThreads), kPrepareThreads, 0, a.means, a.precisions,
+         a.constant, a.components, a.dims, to);
+  for (const auto kernel : {expanded_kernel<true>, expanded_kernel<false>})
+    if (launch.error == cudaSuccess)
+      launch.error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                          ExpandedTile::kStages * sizeof(ExpandedStage));
+}
+
+void prepare(const Joint<double>&, const Expansion&, Launcher&) {}
+
+template <class T>
+bool whole_rows(const Joint<T>& a) {
+  return a.dims % 4 == 0 && is_aligned(a.x);
+}
+
+void launch_joint(const Joint<float>& a, const Expansion& with, Launcher& launch) {
+  const dim3 grid(blocks_of(a.n, ExpandedTile::kRows), blocks_of(a.components, ExpandedTile::kComponents));
+  launch(whole_rows(a) ? expanded_kernel<true> : expanded_kernel<false>, grid, ExpandedTile::kThreads,
+         ExpandedTile::kStages * sizeof(ExpandedStage), a, with);
+}
+
+void launch_joint(const Joint<double>& a, const Expansion&, Launcher& launch) {
+  const dim3 grid(blocks_of(a.n, DoubleTile::kLines), blocks_of(a.components, DoubleTile::kLines));
+  launch(difference_kernel, grid, DoubleTile::kThreads, 0, a);
+}
+
+template <class T>
+const char* run_em(Joint<T> a, const double* weights, int64_t rows, void* workspace, Finish finish, Launcher launch) {
+  Taker taker = {reinterpret_cast<uintptr_t>(workspace)};
+  const EmWorkspace<T> w = take_em<T>(taker, rows, a.components, a.dims);
+  launch.error = cudaMemsetAsync(w.counts, 0, w.zeros, launch.stream);
+  prepare(a, w.expansion, launch);
+  const T* x = a.x;
+  const int64_t n = a.n;
+  a.joint = w.joint;
+  a.stride = rows;
+  for (int64_t begin = 0; begin < n; begin += rows) {
+    a.n = n - begin < rows ? n - begin : rows;
+    a.x = x + begin * a.dims;
+    launch_joint(a, w.expansion, launch);
+    launch(posterior_kernel<T>, blocks_of(a.n, kPosteriorRows), kPosteriorThreads, 0,
+           PosteriorOf<T>{a, weights ? weights + begin : nullptr, true, w.base, w.scale, nullptr, w.log_likelihoods});
+    const int64_t segment = divided(divided(a.n, w.segments), kListed) * kListed;
+    const dim3 grid(static_cast<unsigned>(a.components), blocks_of(a.n, segment),
+                    blocks_of(a.dims > 0 ? a.dims : 1, kSumColumns));
+    launch(whole_rows(a) ? sums_kernel<T, true> : sums_kernel<T, false>, grid, kSumThreads, 0,
+           RowSums<T>{a, w.base, w.scale, segment, w.counts, w.first, w.second});
+  }
+  finish.counts = w.counts;
+  finish.first = w.first;
+  finish.second = w.second;
+  finish.log_likelihoods = w.log_likelihoods;
+  finish.segments = w.segments;
+  finish.blocks = w.blocks;
+  const int64_t size = a.components * (a.dims > 0 ? a.dims : 1);
+  launch(finish_kernel, blocks_of(size, kFinishThreads), kFinishThreads, 0, finish);
+  return error_text(launch.error);
+}
+
+template <class T>
+const char* run_log_joint(const Joint<T>& a, bool settle, void* workspace, double* largest, Launcher launch) {
+  constexpr int64_t kMostBlocks = 65535;  // of a grid's second dimension
+  Taker taker = {reinterpret_cast<uintptr_t>(workspace)};
+  const Expansion expansion = take_expansion(taker, a.components, a.dims, T());
+  T* base = taker.take<T>(a.n);
+  prepare(a, expansion, launch);
+  launch_joint(a, expansion, launch);
+  launch(posterior_kernel<T>, blocks_of(a.n, kPosteriorRows), kPosteriorThreads, 0,
+         PosteriorOf<T>{a, nullptr, settle, base, nullptr, largest, nullptr});
+  const dim3 grid(blocks_of(a.n, kRelativeThreads),
+                  static_cast<unsigned>(a.components < kMostBlocks ? a.components : kMostBlocks));
+  launch(relative_kernel<T>, grid, kRelativeThreads, 0, a.joint, base, a.n, a.components);
+  return error_text(launch.error);
+}
+
+}  // namespace
+
+int64_t diagonal_em_rows(int64_t n, int64_t components, bool is_double) {
+  // Densities of so much at a time: half of an H200's second-level cache. More rows than kMost win nothing.
+  constexpr int64_t kBytes = 24000000, kMost = int64_t{1} << 18, kUnit = ExpandedTile::kRows;
+  const int64_t room = kBytes / (components * (is_double ? 8 : 4)) / kUnit * kUnit;
+  const int64_t limit = room < kUnit ? kUnit : room < kMost ? room : kMost;
+  const int64_t needed = divided(n, kUnit) * kUnit;
+  return needed < kUnit ? kUnit : needed < limit ? needed : limit;
+}
+
+const char* diagonal_em_bytes(int64_t rows, int64_t components, int64_t dims, bool is_double, int64_t* bytes) {
+  Taker taker = {0};
+  if (is_double)
+    take_em<double>(taker, rows, components, dims);
+  else
+    take_em<float>(taker, rows, components, dims);
+  *bytes = taker.used;
+  return nullptr;
+}
+
+const char* diagonal_log_joint_bytes(int64_t n, int64_t components, int64_t dims, bool is_double, int64_t* bytes) {
+  Taker taker = {0};
+  if (is_double) {
+    taker.take<double>(n);
+  } else {
+    take_expansion(taker, components, dims, float());
+    taker.take<float>(n);
+  }
+  *bytes = taker.used;
+  return nullptr;
+}
+
+const char* launch_diagonal_em(const void* x, const double* means, const double* precisions, const double* constant,
+                               const double* weights, int64_t rows, int64_t n, int64_t components, int64_t dims,
+                               bool is_double, void* workspace, double* counts, double* first, double* second,
+                               double* log_likelihood, void* stream) {
+  const Launcher launch = {static_cast<cudaStream_t>(stream)};
+  Finish finish = {};
+  finish.components = components;
+  finish.dims = dims;
+  finish.counts_out = counts;
+  finish.first_out = first;
+  finish.second_out = second;
+  finish.log_likelihood_out = log_likelihood;
+  const auto run = [&](auto type) {
+    using T = decltype(type);
+    const Joint<T> joint = {static_cast<const T*>(x), means, precisions, constant, n, components, dims, nullptr, 0};
+    return run_em<T>(joint, weights, rows, workspace, finish, launch);
+  };
+  return is_double ? run(double()) : run(float());
+}
+
+const char* launch_diagonal_log_joint(const void* x, const double* means, const double* precisions,
+                                      const double* constant, int64_t n, int64_t components, int64_t dims,
+                                      bool is_double, bool settle, void* workspace, void* relative, double* largest,
+                                      void* stream) {
+  if (n == 0) return nullptr;
+  const Launcher launch = {static_cast<cudaStream_t>(stream)};
+  const auto run = [&](auto type) {
+    using T = decltype(type);
+    const Joint<T> joint = {static_cast<const T*>(x),  means, precisions, constant, n, components, dims,
+                            static_cast<T*>(relative), n};
+    return run_log_joint<T>(joint, settle, workspace, largest, launch);
+  };
+  return is_double ? run(double()) : run(float());
+}
+
+}  // namespace pygen

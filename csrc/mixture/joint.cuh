@@ -1,0 +1,253 @@
+// Log joint densities constant_k - sum_d precision_kd (x_nd - mean_kd)^2 / 2 of rows and components on the GPU.
+//
+// float: the square is expanded about a centre c, the components' mean weighted by precision (pygen/ops/diagonal.py),
+// so that it is a product of [x - c, (x - c)^2] and weights, on tensor cores. Each factor is the sum of two TF32
+// numbers and a product that of three. Tensor cores truncate when they add, one way: no more than six products are
+// added there, to zero; their sum is added in float, rounded to nearest. double: differences by fused multiply-adds.
+#pragma once
+#include "../ptx.h"
+
+namespace pygen {
+
+// kDepth: features multiplied at a time. kPitch: of a line of them in shared memory, so that the eight lines and four
+// columns of a fragment lie in 32 banks. kStages: in flight; two blocks then fit a multiprocessor from sm_80 on.
+struct ExpandedTile {
+  static constexpr int kRows = 128, kComponents = 64, kDepth = 16, kPitch = 20, kStages = 3, kThreads = 256;
+};
+
+struct ExpandedStage {
+  float x[ExpandedTile::kRows * ExpandedTile::kPitch];
+  float linear[ExpandedTile::kComponents * ExpandedTile::kPitch];
+  float square[ExpandedTile::kComponents * ExpandedTile::kPitch];
+};
+
+// Weights of x - c and its square: [components, depth], zero beyond dims, as the centre [depth] is.
+struct Expansion {
+  float *centre, *linear, *square;
+  double* constant;  // [components], about the centre
+  int64_t depth;     // a multiple of kDepth
+};
+
+// x [n, dims]; joint [components, stride], of which n columns.
+template <class T>
+struct Joint {
+  const T* x;
+  const double *means, *precisions, *constant;
+  int64_t n, components, dims;
+  T* joint;
+  int64_t stride;
+};
+
+constexpr int kPrepareThreads = 128;
+
+__global__ void __launch_bounds__(kPrepareThreads)
+    centre_kernel(const double* __restrict__ means, const double* __restrict__ precisions, int64_t components,
+                  int64_t dims, Expansion to) {
+  const int64_t d = int64_t{blockIdx.x} * kPrepareThreads + threadIdx.x;
+  if (d >= to.depth) return;
+  double weighted = 0, total = 0;
+  for (int64_t k = 0; d < dims && k < components; ++k) {
+    const double precision = precisions[k * dims + d];
+    weighted += precision * means[k * dims + d];
+    total += precision;
+  }
+  to.centre[d] = d < dims ? static_cast<float>(weighted / total) : 0.0f;
+}
+
+// All lanes get the sum of the warp's values.
+__device__ __forceinline__ double warp_sum(double value) {
+  for (int bits = 16; bits > 0; bits /= 2) value += __shfl_xor_sync(~0u, value, bits);
+  return value;
+}
+
+// A warp per component.
+__global__ void __launch_bounds__(kPrepareThreads)
+    expansion_kernel(const double* __restrict__ means, const double* __restrict__ precisions,
+                     const double* __restrict__ constant, int64_t components, int64_t dims, Expansion to) {
+  const int64_t k = (int64_t{blockIdx.x} * kPrepareThreads + threadIdx.x) / 32;
+  if (k >= components) return;
+  double sum = 0;
+  for (int64_t d = threadIdx.x % 32; d < to.depth; d += 32) {
+    const double precision = d < dims ? precisions[k * dims + d] : 0;
+    const double shift = d < dims ? means[k * dims + d] - to.centre[d] : 0;
+    sum += precision * shift * shift;
+    to.linear[k * to.depth + d] = static_cast<float>(precision * shift);
+    to.square[k * to.depth + d] = static_cast<float>(-0.5 * precision);
+  }
+  sum = warp_sum(sum);
+  if (threadIdx.x % 32 == 0) to.constant[k] = constant[k] - 0.5 * sum;
+}
+
+// kWhole: rows of x are multiples of 16 bytes and begin at such.
+template <bool kWhole>
+__device__ __forceinline__ void load_stage(const Joint<float>& a, const Expansion& with, int64_t first_row,
+                                           int64_t first_component, int64_t first_column, ExpandedStage& to) {
+  using Tile = ExpandedTile;
+  constexpr int kQuads = Tile::kDepth / 4;
+  for (int i = threadIdx.x; i < Tile::kRows * kQuads; i += Tile::kThreads) {
+    const int64_t row = first_row + i / kQuads, column = first_column + i % kQuads * 4;
+    float* place = to.x + i / kQuads * Tile::kPitch + i % kQuads * 4;
+    if (kWhole) {
+      const bool inside = row < a.n && column < a.dims;
+      cp_async<16>(place, a.x + (inside ? row * a.dims + column : 0), inside);
+    } else {
+      for (int j = 0; j < 4; ++j) {
+        const bool inside = row < a.n && column + j < a.dims;
+        cp_async<4>(place + j, a.x + (inside ? row * a.dims + column + j : 0), inside);
+      }
+    }
+  }
+  for (int i = threadIdx.x; i < Tile::kComponents * kQuads; i += Tile::kThreads) {
+    const int64_t component = first_component + i / kQuads;
+    const int place = i / kQuads * Tile::kPitch + i % kQuads * 4;
+    const bool inside = component < a.components;
+    const int64_t from = inside ? component * with.depth + first_column + i % kQuads * 4 : 0;
+    cp_async<16>(to.linear + place, with.linear + from, inside);
+    cp_async<16>(to.square + place, with.square + from, inside);
+  }
+}
+
+__device__ __forceinline__ void split(float x, uint32_t& large, uint32_t& small) {
+  large = to_tf32(x);
+  small = to_tf32(x - __uint_as_float(large));
+}
+
+// A warp has rows 32 `rows` to 32 `rows` + 31 of the tile, and of its components eights `eights`, `eights` + 2, ...
+constexpr int kFragmentRows = 2, kFragmentComponents = 4;
+
+// Small products first.
+__device__ __forceinline__ void add_products(float (&sum)[4], const uint32_t (&large)[4], const uint32_t (&small)[4],
+                                             const uint32_t (&weight)[4]) {
+  mma_tf32(sum, small, weight[0], weight[1]);
+  mma_tf32(sum, large, weight[2], weight[3]);
+  mma_tf32(sum, large, weight[0], weight[1]);
+}
+
+// `centre`: at the stage's first column. `active`: components' eights of this warp that have any.
+__device__ __forceinline__ void multiply_stage(const ExpandedStage& stage, const float* centre, int rows, int eights,
+                                               int active, float (&sums)[kFragmentRows][kFragmentComponents][4]) {
+  using Tile = ExpandedTile;
+  const int lane = threadIdx.x % 32, line = lane / 4;
+#pragma unroll
+  for (int depth = 0; depth < Tile::kDepth; depth += 8) {
+    const int column = depth + lane % 4;
+    uint32_t linear[kFragmentComponents][4], square[kFragmentComponents][4];
+#pragma unroll
+    for (int j = 0; j < kFragmentComponents; ++j) {
+      const int at = ((eights + 2 * j) * 8 + line) * Tile::kPitch + column;
+      for (int i = 0; i < 2; ++i) {
+        split(stage.linear[at + 4 * i], linear[j][i], linear[j][i + 2]);
+        split(stage.square[at + 4 * i], square[j][i], square[j][i + 2]);
+      }
+    }
+    const float centres[2] = {__ldg(centre + column), __ldg(centre + column + 4)};
+#pragma unroll
+    for (int m = 0; m < kFragmentRows; ++m) {
+      uint32_t x_large[4], x_small[4], square_large[4], square_small[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int at = (rows * 32 + m * 16 + line + i % 2 * 8) * Tile::kPitch + column + i / 2 * 4;
+        const float x = stage.x[at] - centres[i / 2];
+        split(x, x_large[i], x_small[i]);
+        split(x * x, square_large[i], square_small[i]);
+      }
+#pragma unroll
+      for (int j = 0; j < kFragmentComponents; ++j) {
+        if (j >= active) continue;
+        float sum[4] = {};
+        add_products(sum, x_large, x_small, linear[j]);
+        add_products(sum, square_large, square_small, square[j]);
+        for (int i = 0; i < 4; ++i) sums[m][j][i] += sum[i];
+      }
+    }
+  }
+}
+
+template <bool kWhole>
+__global__ void __launch_bounds__(ExpandedTile::kThreads, 2) expanded_kernel(Joint<float> a, Expansion with) {
+  using Tile = ExpandedTile;
+  ExpandedStage* stages = shared_memory<ExpandedStage>();
+  const int64_t first_row = int64_t{blockIdx.x} * Tile::kRows;
+  const int64_t first_component = int64_t{blockIdx.y} * Tile::kComponents;
+  const int warp = threadIdx.x / 32, rows = warp / 2, eights = warp % 2, lane = threadIdx.x % 32;
+  const int64_t left = (a.components - first_component + 7) / 8 - eights;
+  const int active = left < 0 ? 0 : static_cast<int>((left + 1) / 2);
+  const int slices = static_cast<int>(with.depth / Tile::kDepth);
+  float sums[kFragmentRows][kFragmentComponents][4] = {};
+  for (int slice = 0; slice < Tile::kStages - 1; ++slice) {
+    if (slice < slices) load_stage<kWhole>(a, with, first_row, first_component, slice * Tile::kDepth, stages[slice]);
+    cp_async_commit();
+  }
+  for (int slice = 0; slice < slices; ++slice) {
+    cp_async_wait<Tile::kStages - 2>();
+    __syncthreads();  // the slice is there, and nobody reads the stage that is filled next
+    const int next = slice + Tile::kStages - 1;
+    if (next < slices)
+      load_stage<kWhole>(a, with, first_row, first_component, int64_t{next} * Tile::kDepth,
+                         stages[next % Tile::kStages]);
+    cp_async_commit();
+    multiply_stage(stages[slice % Tile::kStages], with.centre + int64_t{slice} * Tile::kDepth, rows, eights, active,
+                   sums);
+  }
+#pragma unroll
+  for (int j = 0; j < kFragmentComponents; ++j) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int64_t k = first_component + (eights + 2 * j) * 8 + lane % 4 * 2 + i;
+      if (k >= a.components) continue;
+      const double constant = with.constant[k];
+#pragma unroll
+      for (int m = 0; m < 2 * kFragmentRows; ++m) {
+        const int64_t row = first_row + rows * 32 + m * 8 + lane / 4;
+        if (row < a.n) a.joint[k * a.stride + row] = static_cast<float>(constant + sums[m / 2][j][m % 2 * 2 + i]);
+      }
+    }
+  }
+}
+
+// A thread has kPer rows and kPer components, kSide apart. One more than a power of two is all banks.
+struct DoubleTile {
+  static constexpr int kSide = 16, kPer = 4, kLines = kSide * kPer, kDepth = 16, kPitch = kDepth + 1;
+  static constexpr int kThreads = kSide * kSide;
+  double x[kLines][kPitch], means[kLines][kPitch], precisions[kLines][kPitch];
+};
+
+__global__ void __launch_bounds__(DoubleTile::kThreads) difference_kernel(Joint<double> a) {
+  using Tile = DoubleTile;
+  Tile& tile = static_shared<Tile>();
+  const int64_t first_row = int64_t{blockIdx.x} * Tile::kLines, first_component = int64_t{blockIdx.y} * Tile::kLines;
+  const int row_of = threadIdx.x % Tile::kSide, component_of = threadIdx.x / Tile::kSide;
+  double sums[Tile::kPer][Tile::kPer] = {};
+  for (int64_t start = 0; start < a.dims; start += Tile::kDepth) {
+    for (int i = threadIdx.x; i < Tile::kLines * Tile::kDepth; i += Tile::kThreads) {
+      const int line = i / Tile::kDepth, at = i % Tile::kDepth;
+      const int64_t row = first_row + line, k = first_component + line, column = start + at;
+      const bool inside = column < a.dims, known = inside && k < a.components;
+      tile.x[line][at] = inside && row < a.n ? a.x[row * a.dims + column] : 0;
+      tile.means[line][at] = known ? a.means[k * a.dims + column] : 0;
+      tile.precisions[line][at] = known ? a.precisions[k * a.dims + column] : 0;
+    }
+    __syncthreads();
+    for (int at = 0; at < Tile::kDepth; ++at) {
+      for (int j = 0; j < Tile::kPer; ++j) {
+        const double mean = tile.means[component_of + j * Tile::kSide][at];
+        const double precision = tile.precisions[component_of + j * Tile::kSide][at];
+        for (int i = 0; i < Tile::kPer; ++i) {
+          const double difference = tile.x[row_of + i * Tile::kSide][at] - mean;
+          sums[i][j] = fma(difference * precision, difference, sums[i][j]);
+        }
+      }
+    }
+    __syncthreads();
+  }
+  for (int j = 0; j < Tile::kPer; ++j) {
+    const int64_t k = first_component + component_of + j * Tile::kSide;
+    if (k >= a.components) continue;
+    for (int i = 0; i < Tile::kPer; ++i) {
+      const int64_t row = first_row + row_of + i * Tile::kSide;
+      if (row < a.n) a.joint[k * a.stride + row] = a.constant[k] - 0.5 * sums[i][j];
+    }
+  }
+}
+
+}  // namespace pygen
