@@ -170,7 +170,7 @@ class Spherical(Diagonal):
 class Tied(Covariance):
     """One covariance for all: ``precisions_cholesky [D, D]``, upper triangular U, precision = U U^T."""
 
-    block_elements = 2**20
+    block_elements = 2**18
 
     def _prepare(self, precisions_cholesky: Tensor, constant: Tensor) -> None:
         # Only this part tells components apart. It is a hundredth of the work and is done in float64: in float32 an
@@ -186,18 +186,44 @@ class Tied(Covariance):
         return self._means.new_zeros(dims, dims)
 
     def log_joint(self, x: Tensor, *, prune: bool) -> tuple[Tensor, Tensor | float]:
-        shifted = x - self._centre
-        log_joint = torch.addmm(self._constant, self._linear, shifted.T)
+        return self._relative(x), self._common(x)
+
+    def _relative(self, x: Tensor) -> Tensor:
+        return torch.addmm(self._constant, self._linear, (x - self._centre).T)
+
+    def _common(self, x: Tensor) -> Tensor:
         norms = whitened_norms(x, self._centre.to(x.dtype), self._factor)
-        return log_joint, -0.5 * norms.double()
+        return -0.5 * norms.double()
+
+    def em(self, x: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As the base has it, but norms and scatter, which no component has to do with, are taken at once."""
+        common, log_likelihood = self._common(x), self._means.new_zeros(())
+        for rows in self.blocks(x):
+            weights = None if sample_weight is None else sample_weight[rows]
+            resp, log_sum = posterior(self._relative(x[rows]), weights)
+            log_prob = log_sum + common[rows]
+            log_likelihood += (log_prob if weights is None else log_prob * weights).sum()
+            self._add_first(x[rows], resp)
+        self._add_second(x, sample_weight)
+        return *self.statistics(), log_likelihood
 
     def add(self, x: Tensor, resp: Posterior) -> None:
-        weights = self._means.new_zeros(len(x))
-        for k, (rows, values) in enumerate(resp.members()):
-            chosen = x[rows] if isinstance(rows, slice) else x.index_select(0, rows)
-            self._counts[k] += values.sum()
-            self._first[k] += values @ (chosen - self._centre)
-            weights[rows] += values
+        self._add_first(x, resp)
+        self._add_second(x, resp.values if resp.resp is None else resp.resp.sum(0))
+
+    def _add_first(self, x: Tensor, resp: Posterior) -> None:
+        """Counts, and sums about the centre."""
+        if resp.resp is None:
+            centres = self._centre.expand_as(self._means)
+            counts, first, _ = moments(x, resp.groups, centres, resp.values, resp.rows)
+        else:
+            counts, first = resp.resp.sum(1), resp.resp @ (x - self._centre)
+        self._counts += counts
+        self._first += first
+
+    def _add_second(self, x: Tensor, weights: Tensor | None) -> None:
+        if weights is None:
+            weights = self._means.new_ones(len(x))
         add_scatter(x, self._centre, weights, torch.zeros_like(self._centre), self._second)
 
     def statistics(self) -> Statistics:
