@@ -20,6 +20,8 @@ from pygen.random import RandomState
 
 # Rows from which an autoencoder learns how its codes are spread.
 _CODE_ROWS = 4096
+# Rows whose mean the decoder begins at.
+_MEAN_ROWS = 1024
 # Rows held out that are looked at during training, at most.
 _HELD_OUT_ROWS = 10_000
 
@@ -106,6 +108,14 @@ class EncoderDecoder(DeepEstimator):
             return encoder(shape, self._n_outputs(), n_classes=n_classes)
         decoder = networks.ConvDecoder if len(shape) == 3 else networks.MLPDecoder
         return decoder(self.latent_dim, shape, n_classes=n_classes)
+
+    def _prepared(self, data: Training, device: torch.device, seed: int) -> ModelTask:
+        task = super()._prepared(data, device, seed)
+        decoder = task.networks["decoder"]
+        if self.decoder is None and isinstance(decoder, networks.ConvDecoder):
+            x, _ = some_rows(data.source, _MEAN_ROWS, seed)
+            decoder.begin_at(self._to_unit(x.to(device)).mean(0))
+        return task
 
     def _n_outputs(self) -> int:
         """Numbers the encoder gives for a row."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import ceil, prod
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm as with_spectral_norm
 
@@ -206,6 +207,21 @@ class ConvDecoder(Network):
                 nn.LeakyReLU(inplace=True),
             ]
         self.layers = nn.Sequential(*layers[:-1])
+
+    def begin_at(self, mean: Tensor) -> None:
+        """Set the last bias so that an untrained network gives about the mean of each channel.
+
+        From logits of 0 the first steps on mostly black images go too far, to where the sigmoid is
+        flat and no gradient leads back.
+
+        Parameters
+        ----------
+        mean : Tensor
+            ``[C, H, W]``, of rows in [0, 1].
+        """
+        levels = mean.mean((1, 2)).clamp(0.01, 0.99)
+        with torch.no_grad():
+            self.layers[-1].bias.copy_(levels.logit())
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """``[N, latent_dim]`` to logits ``[N, C, H, W]``."""

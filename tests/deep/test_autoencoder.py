@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pygen import Autoencoder
+from pygen import VAE, Autoencoder
 from pygen.data import load
 from pygen.nn import MLPDecoder, MLPEncoder
 
@@ -112,3 +112,13 @@ def test_pictures_of_a_run_show_originals_over_reconstructions(tmp_path, digits)
     spread = rows.transpose(0, 2, 1, 3).reshape(8, 8, 64).std(1).mean(1)
     assert (spread[::2] > 5 * spread[1::2]).all()
     assert model.n_steps_ == 2
+
+
+@pytest.mark.parametrize("model", [Autoencoder, VAE])
+def test_mostly_black_images_are_learned(model, digits):
+    """Where nothing makes up for it, the first steps end at black for good."""
+    small = digits[0].where(digits[0] > 0.5, 0)
+    x = functional.pad(small.repeat_interleave(2, 2).repeat_interleave(2, 3), (6, 6, 6, 6))
+    fitted = model(8, max_steps=80, validation_fraction=0, random_state=0).fit(x)
+    error = (fitted.reconstruct(x) - x).square().mean()
+    assert error < 0.6 * x.square().mean()  # the error of black

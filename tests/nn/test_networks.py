@@ -265,3 +265,13 @@ def test_torch_compile():
     inputs = rows(network)
     compiled = torch.compile(network, fullgraph=True)
     torch.testing.assert_close(compiled(*inputs), network(*inputs), rtol=1e-4, atol=1e-5)
+
+
+def test_conv_decoder_begins_at_the_mean_of_each_channel():
+    decoder = nn.ConvDecoder(3, (2, 8, 6))
+    mean = torch.stack([torch.full((8, 6), 0.2), torch.linspace(0.5, 0.9, 48).view(8, 6)])
+    decoder.begin_at(mean)
+    made = decoder(torch.zeros(1, 3)).sigmoid()[0].mean((1, 2))
+    torch.testing.assert_close(made, torch.tensor([0.2, 0.7]), rtol=0, atol=0.02)
+    decoder.begin_at(torch.stack([torch.zeros(8, 6), torch.ones(8, 6)]))
+    assert all(value.isfinite().all() for value in decoder.state_dict().values())
