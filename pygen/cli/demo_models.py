@@ -132,9 +132,9 @@ def _training(shape: tuple[int, int, int]) -> tuple[dict[str, Any], dict[str, An
             {"learning_rate": 5e-4, "width": 32, "max_steps": 1500},
         )
     return (
-        {"learning_rate": 1e-3, "batch_size": 128, "max_steps": 1500},
-        {"max_steps": 6000},
-        {"max_steps": 2500 if channels == 1 else 5000},
+        {"learning_rate": 1e-3, "batch_size": 128, "max_steps": 3000},
+        {"max_steps": 10_000},
+        {"max_steps": 5000 if channels == 1 else 10_000},
     )
 
 
