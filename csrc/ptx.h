@@ -92,6 +92,13 @@ PYGEN_MMA(mma_half, "m16n8k16.row.col.f32.f16.f16.f32")
 PYGEN_MMA(mma_tf32, "m16n8k8.row.col.f32.tf32.tf32.f32")
 #undef PYGEN_MMA
 
+// c += a b in float64, with c [8, 8], a [8, 4] and b [4, 8]: a holds (g, t), b (t, g), c (g, 2t) and (g, 2t + 1).
+__device__ __forceinline__ void mma_double(double (&c)[2], double a, double b) {
+  asm volatile("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0, %1}, {%2}, {%3}, {%0, %1};"
+               : "+d"(c[0]), "+d"(c[1])
+               : "d"(a), "d"(b));
+}
+
 // To nearest, ties away from zero.
 __device__ __forceinline__ uint32_t to_tf32(float x) {
   uint32_t bits;

@@ -34,6 +34,19 @@ EXPECTED = {
     "(starts|tiles|totals|advance_rows)_kernel": {},
     "unknown_rows_kernel<(float|double)>": {},
     "pick_kernel": {"stores": 2},
+    "expanded_kernel<true>": {"loads": 4, "tensor": 48},
+    "expanded_kernel<false>": {"loads": 2, "tensor": 48},
+    "(centre|expansion|difference|finish)_kernel": {},
+    "(posterior|relative)_kernel<(float|double)>": {},
+    "sums_kernel<float, true>": {"loads": 1},
+    "sums_kernel<double, true>": {"loads": 2},
+    "sums_kernel<(float|double), false>": {},
+    "whiten_kernel<(float|double), true>": {"loads": 6, "tensor": 48},
+    "whiten_kernel<(float|double), false>": {"tensor": 48},
+    "whiten_double_kernel": {"tensor": 16},
+    "scatter_kernel<(float|double)>": {"tensor": 16},
+    "prepare_factor_kernel<(float|double), (float|double)>": {},
+    "(split_means_kernel<float>|posterior_kernel|total_kernel|compact_kernel|sum_parts_kernel)": {},
 }
 
 PLANTED = """

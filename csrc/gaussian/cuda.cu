@@ -1,4 +1,4 @@
-#include "../cuda_error.h"
+#include "../launch.h"
 #include "kernel.cuh"
 
 namespace pygen {

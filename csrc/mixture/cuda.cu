@@ -1,32 +1,13 @@
-#include "../cuda_error.h"
+#include "../launch.h"
 #include "cuda.h"
 #include "sums.cuh"
 
 namespace pygen {
 namespace {
 
-int64_t divided(int64_t n, int64_t by) { return (n + by - 1) / by; }
-
 unsigned blocks_of(int64_t n, int64_t threads) { return static_cast<unsigned>(divided(n, threads)); }
 
 bool is_aligned(const void* at) { return reinterpret_cast<uintptr_t>(at) % 16 == 0; }
-
-// Launches on one stream until one fails.
-struct Launcher {
-  cudaStream_t stream;
-  cudaError_t error = cudaSuccess;
-
-  template <class... Parameters, class... Arguments>
-  void operator()(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared, Arguments... arguments) {
-    if (error != cudaSuccess) return;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = grid;
-    config.blockDim = threads;
-    config.dynamicSmemBytes = shared;
-    config.stream = stream;
-    error = cudaLaunchKernelEx(&config, kernel, arguments...);
-  }
-};
 
 // Takes arrays from a workspace, one after the other; from null, to see how much they are.
 struct Taker {
@@ -43,8 +24,8 @@ struct Taker {
 
 Expansion take_expansion(Taker& taker, int64_t components, int64_t dims, float) {
   const int64_t depth = divided(dims, ExpandedTile::kDepth) * ExpandedTile::kDepth;
-  return {taker.take<float>(depth), taker.take<float>(components * depth), taker.take<float>(components * depth),
-          taker.take<double>(components), depth};
+  return {taker.take<float>(depth),       taker.take<float>(components * depth), taker.take<float>(components * depth),
+          taker.take<double>(components), taker.take<float>(components),         depth};
 }
 
 Expansion take_expansion(Taker&, int64_t, int64_t, double) { return {}; }
@@ -91,17 +72,13 @@ void prepare(const Joint<float>& a, const Expansion& to, Launcher& launch) {
          a.components, a.dims, to);
   launch(expansion_kernel, blocks_of(a.components * 32, kPrepareThreads), kPrepareThreads, 0, a.means, a.precisions,
          a.constant, a.components, a.dims, to);
-  for (const auto kernel : {expanded_kernel<true>, expanded_kernel<false>})
-    if (launch.error == cudaSuccess)
-      launch.error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                          ExpandedTile::kStages * sizeof(ExpandedStage));
 }
 
 void prepare(const Joint<double>&, const Expansion&, Launcher&) {}
 
 template <class T>
 bool whole_rows(const Joint<T>& a) {
-  return a.dims % 4 == 0 && is_aligned(a.x);
+  return a.dims > 0 && a.dims % 4 == 0 && is_aligned(a.x);
 }
 
 void launch_joint(const Joint<float>& a, const Expansion& with, Launcher& launch) {
@@ -119,7 +96,7 @@ template <class T>
 const char* run_em(Joint<T> a, const double* weights, int64_t rows, void* workspace, Finish finish, Launcher launch) {
   Taker taker = {reinterpret_cast<uintptr_t>(workspace)};
   const EmWorkspace<T> w = take_em<T>(taker, rows, a.components, a.dims);
-  launch.error = cudaMemsetAsync(w.counts, 0, w.zeros, launch.stream);
+  launch.clear(w.counts, w.zeros);
   prepare(a, w.expansion, launch);
   const T* x = a.x;
   const int64_t n = a.n;
@@ -130,7 +107,8 @@ const char* run_em(Joint<T> a, const double* weights, int64_t rows, void* worksp
     a.x = x + begin * a.dims;
     launch_joint(a, w.expansion, launch);
     launch(posterior_kernel<T>, blocks_of(a.n, kPosteriorRows), kPosteriorThreads, 0,
-           PosteriorOf<T>{a, weights ? weights + begin : nullptr, true, w.base, w.scale, nullptr, w.log_likelihoods});
+           PosteriorOf<T>{a, w.expansion.slack, weights ? weights + begin : nullptr, true, w.base, w.scale, nullptr,
+                          w.log_likelihoods});
     const int64_t segment = divided(divided(a.n, w.segments), kListed) * kListed;
     const dim3 grid(static_cast<unsigned>(a.components), blocks_of(a.n, segment),
                     blocks_of(a.dims > 0 ? a.dims : 1, kSumColumns));
@@ -157,7 +135,7 @@ const char* run_log_joint(const Joint<T>& a, bool settle, void* workspace, doubl
   prepare(a, expansion, launch);
   launch_joint(a, expansion, launch);
   launch(posterior_kernel<T>, blocks_of(a.n, kPosteriorRows), kPosteriorThreads, 0,
-         PosteriorOf<T>{a, nullptr, settle, base, nullptr, largest, nullptr});
+         PosteriorOf<T>{a, expansion.slack, nullptr, settle, base, nullptr, largest, nullptr});
   const dim3 grid(blocks_of(a.n, kRelativeThreads),
                   static_cast<unsigned>(a.components < kMostBlocks ? a.components : kMostBlocks));
   launch(relative_kernel<T>, grid, kRelativeThreads, 0, a.joint, base, a.n, a.components);

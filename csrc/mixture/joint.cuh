@@ -2,8 +2,9 @@
 //
 // float: the square is expanded about a centre c, the components' mean weighted by precision (pygen/ops/diagonal.py),
 // so that it is a product of [x - c, (x - c)^2] and weights, on tensor cores. Each factor is the sum of two TF32
-// numbers and a product that of three. Tensor cores truncate when they add, one way: no more than six products are
-// added there, to zero; their sum is added in float, rounded to nearest. double: differences by fused multiply-adds.
+// numbers and a product that of three. Tensor cores truncate when they add, one way: only products of eight features
+// are added there, to zero; their sums are added in float, rounded to nearest. double: differences by fused
+// multiply-adds.
 #pragma once
 #include "../ptx.h"
 
@@ -25,6 +26,7 @@ struct ExpandedStage {
 struct Expansion {
   float *centre, *linear, *square;
   double* constant;  // [components], about the centre
+  float* slack;      // [components], how far a density may be off
   int64_t depth;     // a multiple of kDepth
 };
 
@@ -37,6 +39,10 @@ struct Joint {
   T* joint;
   int64_t stride;
 };
+
+// What the float densities lose: so much of a component's squared distance from the centre, which is what terms that
+// cancel add up to. Some ten times what is seen.
+constexpr double kSlackShare = 1e-6;
 
 constexpr int kPrepareThreads = 128;
 
@@ -75,7 +81,9 @@ __global__ void __launch_bounds__(kPrepareThreads)
     to.square[k * to.depth + d] = static_cast<float>(-0.5 * precision);
   }
   sum = warp_sum(sum);
-  if (threadIdx.x % 32 == 0) to.constant[k] = constant[k] - 0.5 * sum;
+  if (threadIdx.x % 32 != 0) return;
+  to.constant[k] = constant[k] - 0.5 * sum;
+  to.slack[k] = static_cast<float>(kSlackShare * sum);
 }
 
 // kWhole: rows of x are multiples of 16 bytes and begin at such.
@@ -83,28 +91,29 @@ template <bool kWhole>
 __device__ __forceinline__ void load_stage(const Joint<float>& a, const Expansion& with, int64_t first_row,
                                            int64_t first_component, int64_t first_column, ExpandedStage& to) {
   using Tile = ExpandedTile;
-  constexpr int kQuads = Tile::kDepth / 4;
-  for (int i = threadIdx.x; i < Tile::kRows * kQuads; i += Tile::kThreads) {
-    const int64_t row = first_row + i / kQuads, column = first_column + i % kQuads * 4;
-    float* place = to.x + i / kQuads * Tile::kPitch + i % kQuads * 4;
+  constexpr int kQuads = Tile::kDepth / 4, kLines = Tile::kThreads / kQuads;
+  static_assert(Tile::kRows % kLines == 0 && Tile::kComponents == kLines, "every thread has as much to load");
+  const int line = threadIdx.x / kQuads, place = line * Tile::kPitch + threadIdx.x % kQuads * 4;
+  const int64_t column = first_column + threadIdx.x % kQuads * 4;
+#pragma unroll
+  for (int i = 0; i < Tile::kRows; i += kLines) {
+    const int64_t row = first_row + line + i;
+    const float* x = a.x + (row < a.n ? row * a.dims : 0);
+    float* x_to = to.x + place + i * Tile::kPitch;
     if (kWhole) {
       const bool inside = row < a.n && column < a.dims;
-      cp_async<16>(place, a.x + (inside ? row * a.dims + column : 0), inside);
+      cp_async<16>(x_to, x + (inside ? column : 0), inside);
     } else {
       for (int j = 0; j < 4; ++j) {
         const bool inside = row < a.n && column + j < a.dims;
-        cp_async<4>(place + j, a.x + (inside ? row * a.dims + column + j : 0), inside);
+        cp_async<4>(x_to + j, x + (inside ? column + j : 0), inside);
       }
     }
   }
-  for (int i = threadIdx.x; i < Tile::kComponents * kQuads; i += Tile::kThreads) {
-    const int64_t component = first_component + i / kQuads;
-    const int place = i / kQuads * Tile::kPitch + i % kQuads * 4;
-    const bool inside = component < a.components;
-    const int64_t from = inside ? component * with.depth + first_column + i % kQuads * 4 : 0;
-    cp_async<16>(to.linear + place, with.linear + from, inside);
-    cp_async<16>(to.square + place, with.square + from, inside);
-  }
+  const bool inside = first_component + line < a.components;
+  const int64_t from = inside ? (first_component + line) * with.depth + column : 0;
+  cp_async<16>(to.linear + place, with.linear + from, inside);
+  cp_async<16>(to.square + place, with.square + from, inside);
 }
 
 __device__ __forceinline__ void split(float x, uint32_t& large, uint32_t& small) {
@@ -115,50 +124,31 @@ __device__ __forceinline__ void split(float x, uint32_t& large, uint32_t& small)
 // A warp has rows 32 `rows` to 32 `rows` + 31 of the tile, and of its components eights `eights`, `eights` + 2, ...
 constexpr int kFragmentRows = 2, kFragmentComponents = 4;
 
-// Small products first.
-__device__ __forceinline__ void add_products(float (&sum)[4], const uint32_t (&large)[4], const uint32_t (&small)[4],
-                                             const uint32_t (&weight)[4]) {
-  mma_tf32(sum, small, weight[0], weight[1]);
-  mma_tf32(sum, large, weight[2], weight[3]);
-  mma_tf32(sum, large, weight[0], weight[1]);
-}
-
-// `centre`: at the stage's first column. `active`: components' eights of this warp that have any.
-__device__ __forceinline__ void multiply_stage(const ExpandedStage& stage, const float* centre, int rows, int eights,
-                                               int active, float (&sums)[kFragmentRows][kFragmentComponents][4]) {
+// Adds the products of eight columns, from `column` on, of weights and x less its centres, or the square of that.
+template <bool kSquare>
+__device__ __forceinline__ void multiply(const float* x_at, const float* weights_at, const float (&centres)[2],
+                                         int active, float (&sums)[kFragmentRows][kFragmentComponents][4]) {
   using Tile = ExpandedTile;
-  const int lane = threadIdx.x % 32, line = lane / 4;
+  uint32_t large[kFragmentComponents][2], small[kFragmentComponents][2];
 #pragma unroll
-  for (int depth = 0; depth < Tile::kDepth; depth += 8) {
-    const int column = depth + lane % 4;
-    uint32_t linear[kFragmentComponents][4], square[kFragmentComponents][4];
+  for (int j = 0; j < kFragmentComponents; ++j)
+    for (int i = 0; i < 2; ++i) split(weights_at[16 * j * Tile::kPitch + 4 * i], large[j][i], small[j][i]);
+#pragma unroll
+  for (int m = 0; m < kFragmentRows; ++m) {
+    uint32_t x_large[4], x_small[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float x = x_at[(m * 16 + i % 2 * 8) * Tile::kPitch + i / 2 * 4] - centres[i / 2];
+      split(kSquare ? x * x : x, x_large[i], x_small[i]);
+    }
 #pragma unroll
     for (int j = 0; j < kFragmentComponents; ++j) {
-      const int at = ((eights + 2 * j) * 8 + line) * Tile::kPitch + column;
-      for (int i = 0; i < 2; ++i) {
-        split(stage.linear[at + 4 * i], linear[j][i], linear[j][i + 2]);
-        split(stage.square[at + 4 * i], square[j][i], square[j][i + 2]);
-      }
-    }
-    const float centres[2] = {__ldg(centre + column), __ldg(centre + column + 4)};
-#pragma unroll
-    for (int m = 0; m < kFragmentRows; ++m) {
-      uint32_t x_large[4], x_small[4], square_large[4], square_small[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int at = (rows * 32 + m * 16 + line + i % 2 * 8) * Tile::kPitch + column + i / 2 * 4;
-        const float x = stage.x[at] - centres[i / 2];
-        split(x, x_large[i], x_small[i]);
-        split(x * x, square_large[i], square_small[i]);
-      }
-#pragma unroll
-      for (int j = 0; j < kFragmentComponents; ++j) {
-        if (j >= active) continue;
-        float sum[4] = {};
-        add_products(sum, x_large, x_small, linear[j]);
-        add_products(sum, square_large, square_small, square[j]);
-        for (int i = 0; i < 4; ++i) sums[m][j][i] += sum[i];
-      }
+      if (j >= active) continue;
+      float sum[4] = {};
+      mma_tf32(sum, x_small, large[j][0], large[j][1]);
+      mma_tf32(sum, x_large, small[j][0], small[j][1]);
+      mma_tf32(sum, x_large, large[j][0], large[j][1]);
+      for (int i = 0; i < 4; ++i) sums[m][j][i] += sum[i];
     }
   }
 }
@@ -186,8 +176,17 @@ __global__ void __launch_bounds__(ExpandedTile::kThreads, 2) expanded_kernel(Joi
       load_stage<kWhole>(a, with, first_row, first_component, int64_t{next} * Tile::kDepth,
                          stages[next % Tile::kStages]);
     cp_async_commit();
-    multiply_stage(stages[slice % Tile::kStages], with.centre + int64_t{slice} * Tile::kDepth, rows, eights, active,
-                   sums);
+    const ExpandedStage& stage = stages[slice % Tile::kStages];
+#pragma unroll 1  // two at once do not fit the registers
+    for (int depth = 0; depth < Tile::kDepth; depth += 8) {
+      const int column = depth + lane % 4;
+      const float* centre = with.centre + int64_t{slice} * Tile::kDepth + column;
+      const float centres[2] = {__ldg(centre), __ldg(centre + 4)};
+      const float* x = stage.x + (rows * 32 + lane / 4) * Tile::kPitch + column;
+      const int weights = (eights * 8 + lane / 4) * Tile::kPitch + column;
+      multiply<false>(x, stage.linear + weights, centres, active, sums);
+      multiply<true>(x, stage.square + weights, centres, active, sums);
+    }
   }
 #pragma unroll
   for (int j = 0; j < kFragmentComponents; ++j) {
@@ -212,7 +211,7 @@ struct DoubleTile {
   double x[kLines][kPitch], means[kLines][kPitch], precisions[kLines][kPitch];
 };
 
-__global__ void __launch_bounds__(DoubleTile::kThreads) difference_kernel(Joint<double> a) {
+__global__ void __launch_bounds__(DoubleTile::kThreads, 2) difference_kernel(Joint<double> a) {
   using Tile = DoubleTile;
   Tile& tile = static_shared<Tile>();
   const int64_t first_row = int64_t{blockIdx.x} * Tile::kLines, first_component = int64_t{blockIdx.y} * Tile::kLines;

@@ -111,7 +111,9 @@ __global__ void __launch_bounds__(kSumThreads) sums_kernel(RowSums<T> a) {
   const int64_t column = first_column + 4 * quad;
   const int count = static_cast<int>(dims - column < 4 ? dims - column : 4);
   double mean[4] = {}, first[4] = {}, second[4] = {}, weights = 0;
-  for (int i = 0; i < count; ++i) mean[i] = a.from.means[k * dims + column + i];
+#pragma unroll
+  for (int j = 0; j < 4; ++j)
+    if (j < count) mean[j] = a.from.means[k * dims + column + j];
   bool any = false;
   int turn = 0;
   for (int64_t start = begin; start < end; start += kListed, turn ^= 1) {
@@ -150,7 +152,9 @@ __global__ void __launch_bounds__(kSumThreads) sums_kernel(RowSums<T> a) {
     weights += shared.counts[from];
   }
   const int64_t place = blockIdx.y * a.from.components + k;
-  for (int j = 0; j < count; ++j) {
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+    if (j >= count) continue;
     a.first[place * dims + column + j] += first[j];
     a.second[place * dims + column + j] += second[j];
   }

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from pygen import io
-from pygen.ops import uniform
+from pygen.ops import pick
 from pygen.random import RandomState, as_seed
 
 # Offset of the draws that choose classes or components: a stream apart from whatever is drawn of each.
@@ -96,9 +96,4 @@ def check_n_samples(estimator: BaseEstimator, n_samples: Any) -> int:
 
 def choose(weights: Tensor, n_samples: int, seed: int) -> Tensor:
     """int64 ``[n]`` drawn with probability proportional to ``weights [K]``; the first m do not depend on n."""
-    state = torch.tensor([seed, _CHOICES], device=weights.device)
-    total = weights.double().cumsum(0)
-    drawn = uniform(state, [n_samples], torch.float64) * total[-1]
-    # A draw falls right of every component without weight, also of those at the end.
-    last = int(weights.nonzero()[-1])
-    return torch.searchsorted(total, drawn, right=True).clamp_max_(last)
+    return pick(torch.tensor([seed, _CHOICES], device=weights.device), weights, n_samples)

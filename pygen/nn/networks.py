@@ -220,8 +220,10 @@ class ConvDecoder(Network):
             ``[C, H, W]``, of rows in [0, 1].
         """
         levels = mean.mean((1, 2)).clamp(0.01, 0.99)
+        bias = self.layers[-1].bias
+        assert isinstance(bias, Tensor)
         with torch.no_grad():
-            self.layers[-1].bias.copy_(levels.logit())
+            bias.copy_(levels.logit())
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """``[N, latent_dim]`` to logits ``[N, C, H, W]``."""

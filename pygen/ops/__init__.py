@@ -7,10 +7,11 @@ slower, and ``native_error`` says why it is missing.
 from pathlib import Path
 from types import ModuleType
 
-from pygen.ops.gaussian import normal, sample_gaussians, uniform
+from pygen.ops.gaussian import normal, uniform
 from pygen.ops.mixture import em_statistics, grouped_statistics, responsibilities
 from pygen.ops.moments import count_categories
 from pygen.ops.reparameterize import reparameterize
+from pygen.ops.sampling import pick, sample_gaussians
 
 native: ModuleType | None
 native_error: str | None
@@ -31,6 +32,7 @@ __all__ = [
     "native",
     "native_error",
     "normal",
+    "pick",
     "reparameterize",
     "responsibilities",
     "sample_gaussians",

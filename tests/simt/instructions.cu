@@ -43,6 +43,13 @@ __global__ void product_tf32_kernel(const float* a, const float* b, float* c) {
   store(sums, c);
 }
 
+__global__ void double_product_kernel(const double* a, const double* b, double* c) {
+  const int group = threadIdx.x / 4, t = threadIdx.x % 4;
+  double sums[2] = {};
+  mma_double(sums, a[group * 4 + t], b[t * 8 + group]);
+  for (int i = 0; i < 2; ++i) c[group * 8 + 2 * t + i] = sums[i];
+}
+
 __global__ void fragment_kernel(int type, const unsigned* a, const unsigned* b, float* c) {
   const int lane = threadIdx.x;
   uint32_t registers[4];
@@ -129,6 +136,10 @@ const char* launch(unsigned threads, void (*kernel)(Parameters...), Arguments...
 const char* product(int type, const void* a, const void* b, float* c) {
   if (type == 2) return launch(32, product_tf32_kernel, static_cast<const float*>(a), static_cast<const float*>(b), c);
   return launch(32, product_kernel, type, static_cast<const uint16_t*>(a), static_cast<const uint16_t*>(b), c);
+}
+
+const char* double_product(const double* a, const double* b, double* c) {
+  return launch(32, double_product_kernel, a, b, c);
 }
 
 const char* fragment_product(int type, const unsigned* a, const unsigned* b, float* c) {

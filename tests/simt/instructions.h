@@ -5,6 +5,9 @@
 // k = 8. 16-bit operands go by cp.async and ldmatrix, b by the transposed form.
 const char* product(int type, const void* a, const void* b, float* c);
 
+// c [8, 8] = a [8, 4] b [4, 8], all in float64.
+const char* double_product(const double* a, const double* b, double* c);
+
 // One mma on registers as they are: a [32, 4], b [32, 2], c [32, 4], by lane.
 const char* fragment_product(int type, const unsigned* a, const unsigned* b, float* c);
 

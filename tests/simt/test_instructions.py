@@ -10,7 +10,10 @@ from harness import HERE, MODES, Program
 
 INSTRUCTIONS = Program(
     "tests/simt/instructions.h",
-    ["product", "fragment_product", "copy_rows", "warp_functions", "conversions", "exchange"],
+    [
+        *("product", "double_product", "fragment_product", "copy_rows", "warp_functions"),
+        *("conversions", "exchange"),
+    ],
     ["tests/simt/instructions.cu"],
 )
 TYPES = [torch.bfloat16, torch.float16, torch.float32]
@@ -37,6 +40,13 @@ def test_matrix_product(dtype, mode):
     a, b, expected = operands(dtype)
     *_, c = INSTRUCTIONS.call("product", TYPES.index(dtype), a, b, torch.zeros(16, 8), mode=mode)
     torch.testing.assert_close(c.double(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_matrix_product_of_doubles(mode):
+    a, b = torch.randn(8, 4).double(), torch.randn(4, 8).double()
+    *_, c = INSTRUCTIONS.call("double_product", a, b, torch.zeros(8, 8).double(), mode=mode)
+    torch.testing.assert_close(c, a @ b)
 
 
 def registers_of(matrix, positions):

@@ -120,6 +120,22 @@ void multiply(void* const lanes[kWarp]) {
     }
 }
 
+struct DoubleProduct {
+  double a, b;
+  double* c;
+};
+
+// mma.sync m8n8k4 in float64, by the PTX ISA's section "Matrix Fragments for mma.m8n8k4 with .f64 floating point type".
+void multiply_doubles(void* const lanes[kWarp]) {
+  const DoubleProduct* warp[kWarp];
+  for (unsigned k = 0; k < kWarp; ++k) warp[k] = static_cast<const DoubleProduct*>(lanes[k]);
+  for (int row = 0; row < 8; ++row)
+    for (int column = 0; column < 8; ++column) {
+      double& c = warp[row * 4 + column / 2]->c[column % 2];
+      for (int k = 0; k < 4; ++k) c += warp[row * 4 + k]->a * warp[column * 4 + k]->b;
+    }
+}
+
 }  // namespace
 
 void complete_collectives_of(unsigned warp) {
@@ -170,6 +186,11 @@ void gather(const void* mine, const void* (&all)[32], Site site) {
 void matrix_product(Multiplicand type, float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Site site) {
   Product mine = {type, c, a, b};
   collective(~0u, true, site, &mine, multiply);
+}
+
+void matrix_product(double (&c)[2], double a, double b, Site site) {
+  DoubleProduct mine = {a, b, c};
+  collective(~0u, true, site, &mine, multiply_doubles);
 }
 
 }  // namespace simt

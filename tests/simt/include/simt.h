@@ -50,6 +50,7 @@ unsigned ballot(unsigned mask, bool vote, Site site);
 void gather(const void* mine, const void* (&all)[32], Site site);
 enum class Multiplicand { kBFloat16, kHalf, kTFloat32 };
 void matrix_product(Multiplicand type, float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Site site);
+void matrix_product(double (&c)[2], double a, double b, Site site);
 
 // Bytes of the block, all bits set when it starts. `object` tells one static object from another.
 void* dynamic_shared();

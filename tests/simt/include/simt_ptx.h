@@ -99,6 +99,9 @@ inline void mma_half(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_
 inline void mma_tf32(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, SIMT_SITE) {
   simt::matrix_product(simt::Multiplicand::kTFloat32, c, a, {b0, b1}, {"mma_tf32", file, line});
 }
+inline void mma_double(double (&c)[2], double a, double b, SIMT_SITE) {
+  simt::matrix_product(c, a, b, {"mma_double", file, line});
+}
 
 // To nearest, ties away from zero.
 inline uint32_t to_tf32(float x) {

@@ -1,0 +1,138 @@
+"""What only a GPU can show of full covariances; tests/ops/test_dense.py and test_full_em.py have their definitions."""
+
+import pytest
+import torch
+
+from pygen import ops
+from pygen.ops.covariance import full_em
+from pygen.ops.dense import add_scatter, whitened_norms
+from pygen.ops.triangular import inverse_factors
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+FLOAT = [torch.float32, torch.float64]
+# Of the largest magnitude expected.
+ERRORS = {torch.float32: 3e-6, torch.float64: 1e-12}
+
+
+@pytest.fixture
+def kernels():
+    """Skips where plain PyTorch serves the GPU."""
+    if ops.native is None or not ops.native.cuda_compiler:
+        pytest.skip("built without CUDA kernels")
+
+
+def mixture(n, d, k, dtype, seed, apart=1.0):
+    """Rows of a random mixture far from 0, and what `full_em` takes beside them."""
+    g = torch.Generator("cuda").manual_seed(seed)
+
+    def rand(*size):
+        return torch.randn(*size, generator=g, dtype=torch.float64, device="cuda")
+
+    means = 100 + apart * rand(k, d)
+    x = means[torch.randint(k, (n,), generator=g, device="cuda")] + rand(n, d)
+    eye = torch.eye(d, dtype=torch.float64, device="cuda")
+    factors = (eye + rand(k, d, d) / (5 * d**0.5)).triu()
+    constant = factors.diagonal(dim1=1, dim2=2).log().sum(1) + rand(k)
+    return x.to(dtype), means, factors, constant, rand(n).abs()
+
+
+def close(found, expected, error):
+    scale = expected.abs().max().item()
+    torch.testing.assert_close(found.double(), expected.double(), rtol=0, atol=error * scale)
+
+
+def test_cuda_kernels_are_the_ones_that_run(kernels):
+    for name in ("whitened_norms", "add_scatter", "full_em"):
+        assert torch._C._dispatch_has_kernel_for_dispatch_key(f"pygen::{name}", "CUDA")
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("dtype", FLOAT)
+@pytest.mark.parametrize(("n", "d"), [(1, 1), (1000, 33), (70_001, 64), (5000, 784), (300, 4096)])
+def test_norms_and_scatter_against_float64(dtype, n, d, seed):
+    x, means, factors, _, weights = mixture(n, d, 1, dtype, seed)
+    centre, factor = means[0].to(dtype), factors[0].to(dtype)
+    difference = x.double() - centre.double()
+    expected = (difference @ factor.double()).square().sum(1)
+    close(whitened_norms(x, centre, factor), expected, ERRORS[dtype])
+    first, second = torch.zeros_like(means[0]), torch.zeros_like(factors[0])
+    add_scatter(x, means[0], weights, first, second)
+    difference = x.double() - means[0]
+    close(first, weights @ difference, 1e-12)
+    close(second, (difference.T * weights) @ difference, 1e-12)
+    assert torch.equal(second, second.T)
+
+
+# The last are of several chunks of rows.
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("dtype", FLOAT)
+@pytest.mark.parametrize("apart", [0.1, 3.0], ids=["overlapping", "apart"])
+@pytest.mark.parametrize(
+    ("n", "d", "k"), [(1, 1, 1), (999, 5, 300), (200_001, 64, 20), (15_000, 784, 3)]
+)
+def test_em_against_float64(dtype, n, d, k, apart, seed):
+    x, means, factors, constant, weights = mixture(n, d, k, dtype, seed, apart)
+    difference = [x.double() - mean for mean in means]
+    norms = [
+        (rows @ factor).square().sum(1) for rows, factor in zip(difference, factors, strict=True)
+    ]
+    joint = constant[:, None] - 0.5 * torch.stack(norms)
+    resp = joint.softmax(0) * weights
+    counts, first, second, log_likelihood = full_em(x, means, factors, constant, weights)
+    # An error in nats is one of the responsibilities, of rows of d squares.
+    error = ERRORS[dtype] * (1 + d)
+    close(counts, resp.sum(1), error)
+    close(log_likelihood, (joint.logsumexp(0) * weights).sum(), ERRORS[dtype])
+    close(first, torch.stack([r @ rows for r, rows in zip(resp, difference, strict=True)]), error)
+    scatters = [(rows.T * r) @ rows for r, rows in zip(resp, difference, strict=True)]
+    close(second, torch.stack(scatters), error)
+
+
+@pytest.mark.parametrize("dtype", FLOAT)
+def test_bits_are_the_same_at_each_run_and_in_other_memory(dtype, seed):
+    x, *others = mixture(30_000, 66, 5, dtype, seed, 0.3)
+    results = full_em(x, *others)
+    buffer = torch.empty(x.numel() + 1, dtype=dtype, device="cuda")
+    for rows in (x, x.T.contiguous().T, buffer[1:].view_as(x).copy_(x)):
+        assert all(map(torch.equal, full_em(rows, *others), results))
+
+
+def test_no_host_synchronisation(kernels, seed):
+    x, means, factors, constant, weights = mixture(5000, 65, 3, torch.float32, seed)
+    first, second = torch.zeros_like(means[0]), torch.zeros_like(factors[0])
+    inverse_factors(factors.mT @ factors)  # what the solver sets up at its first call
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        whitened_norms(x, means[0].float(), factors[0].float())
+        add_scatter(x, means[0], weights, first, second)
+        full_em(x, means, factors, constant, weights)
+        inverse_factors(factors.mT @ factors)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_captured_graph_reads_the_rows_of_each_replay(kernels, seed):
+    x, *others = mixture(3000, 40, 4, torch.float32, seed)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        full_em(x, *others)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        results = full_em(x, *others)
+    for _ in range(3):
+        x.add_(torch.randn_like(x))
+        graph.replay()
+        assert all(map(torch.equal, results, full_em(x, *others)))
+
+
+def test_components_in_memory_bounded_by_the_second_level_cache(kernels, seed):
+    n, d, k = 2_000_000, 8, 100
+    arguments = mixture(n, d, k, torch.float32, seed)
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    full_em(*arguments)
+    assert torch.cuda.max_memory_allocated() - before < 64 << 20
