@@ -191,7 +191,7 @@ class Short(Stream):
         (Items({"image": torch.ones(1)}), TypeError, "pair of it and labels.*found dict"),
         (Items((1, 2, 3)), TypeError, "pair of it and labels"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 @pytest.mark.filterwarnings("ignore:Length of IterableDataset")
 def test_bad_data(data: Any, error: type[Exception], message: str) -> None:
