@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+_TOKEN_BYTES = 4  # of a temporary name
+
 
 def write_file(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file under a temporary name beside its own, then rename it.
@@ -62,8 +64,15 @@ def write_files(folder: str | os.PathLike[str], contents: Mapping[str, bytes]) -
         raise
 
 
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Remove what a process that was killed while it wrote left in a folder."""
+    for path in Path(folder).glob(f".*.{'[0-9a-f]' * 2 * _TOKEN_BYTES}.tmp"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
+
+
 def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
-    token = secrets.token_hex(4)
+    token = secrets.token_hex(_TOKEN_BYTES)
     temporary = {name: folder / f".{name}.{token}.tmp" for name in contents}
     try:
         for name, data in contents.items():

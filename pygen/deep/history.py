@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pygen.files import write_file
+from pygen.files import remove_leftovers, write_file
 
 METRICS = "metrics.jsonl"
 
@@ -52,6 +52,7 @@ class History:
         """Keep what was written up to a step, 0 for a new run, and go on from there."""
         if self._path is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self._path.parent)
             self.lines = [line for line in _read(self._path) if line["step"] <= step]
             write_file(self._path, b"".join(_line(line) for line in self.lines))
         if self._make_writer is not None:

@@ -27,8 +27,10 @@ from small_task import (
 
 from pygen.deep.batches import Batches
 from pygen.deep.checkpoint import Checkpoints
+from pygen.deep.history import History
 from pygen.deep.interruption import Interruption
 from pygen.deep.trainer import Trainer
+from pygen.files import remove_leftovers
 
 # Going on
 
@@ -315,3 +317,17 @@ def test_result_sees_a_difference(tmp_path: Path) -> None:
         outcomes.append(result(folder))
     assert outcomes[0] == outcomes[1]
     assert all(a != b for a, b in zip(outcomes[0][:2], outcomes[2][:2], strict=True))
+
+
+def test_what_a_killed_process_left_half_written_goes(tmp_path):
+    left = tmp_path / ".metrics.jsonl.0123abcd.tmp"
+    kept = tmp_path / ".notes.tmp"
+    for path in (left, kept):
+        path.write_text("half")
+    remove_leftovers(tmp_path)
+    assert not left.exists()
+    assert kept.exists()
+    history = History(tmp_path)
+    left.write_text("half")
+    history.begin(0)
+    assert not left.exists()
