@@ -5,6 +5,8 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <initializer_list>
+
 // Lives in libtorch_cuda.so alone; weak, so that one binary also loads beside a CPU-only torch.
 extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device, void** stream);
 
@@ -23,6 +25,12 @@ inline void check_state(const Tensor& state) {
   STD_TORCH_CHECK(
       fits && state.is_contiguous(),
       "state must be a contiguous int64 tensor of shape [2], (seed, offset), as pygen.random.new_state makes it");
+}
+
+inline void check_devices(const Tensor& x, std::initializer_list<const Tensor*> others) {
+  for (const Tensor* other : others)
+    STD_TORCH_CHECK(other->is_cuda() && other->get_device_index() == x.get_device_index(),
+                    "all tensors must be on one device");
 }
 
 inline void* current_stream(const Tensor& x) {

@@ -2,7 +2,7 @@
 #pragma once
 #include <cuda_runtime.h>
 
-#include <cstdint>
+#include "portable.h"
 
 namespace pygen {
 

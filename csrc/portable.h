@@ -21,4 +21,7 @@ PYGEN_HD To bit_cast(From from) {
   return to;
 }
 
+// To 16 bytes, the most that a GPU's thread loads at once.
+PYGEN_HD bool is_aligned(const void* at) { return reinterpret_cast<uintptr_t>(at) % 16 == 0; }
+
 }  // namespace pygen

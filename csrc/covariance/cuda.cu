@@ -7,10 +7,6 @@
 namespace pygen {
 namespace {
 
-static_assert(sizeof(WhitenShared) <= 48 << 10, "what a launch may ask for");
-
-bool is_aligned(const void* at) { return reinterpret_cast<uintptr_t>(at) % 16 == 0; }
-
 template <class Out>
 void whiten(Whitening<float, Out> a, int64_t components, Launcher& launch) {
   a.tiles = divided(a.n, WhitenTraits::kRows);

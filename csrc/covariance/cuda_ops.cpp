@@ -19,12 +19,6 @@ Real check_rows(const Tensor& x) {
   return dtype == ScalarType::Float ? Real::kFloat : Real::kDouble;
 }
 
-void check_device(const Tensor& x, std::initializer_list<const Tensor*> others) {
-  for (const Tensor* other : others)
-    STD_TORCH_CHECK(other->is_cuda() && other->get_device_index() == x.get_device_index(),
-                    "all tensors must be on one device");
-}
-
 bool fits(const Tensor& tensor, ScalarType dtype, std::initializer_list<int64_t> shape) {
   if (tensor.scalar_type() != dtype || tensor.dim() != static_cast<int64_t>(shape.size())) return false;
   return std::equal(shape.begin(), shape.end(), tensor.sizes().begin());
@@ -32,7 +26,7 @@ bool fits(const Tensor& tensor, ScalarType dtype, std::initializer_list<int64_t>
 
 void check_index(const Tensor& x, const OptionalTensor& index, const char* expected) {
   if (!index.has_value()) return;
-  check_device(x, {&*index});
+  check_devices(x, {&*index});
   STD_TORCH_CHECK(index->dim() == 1 && index->scalar_type() == ScalarType::Long, expected);
 }
 
@@ -48,7 +42,7 @@ Tensor chosen(const Tensor& x, int64_t dim, const OptionalTensor& index) {
 Tensor whitened_norms_cuda(const Tensor& x_in, const Tensor& centre_in, const Tensor& factor_in,
                            const OptionalTensor& features, const OptionalTensor& rows) {
   const Real dtype = check_rows(x_in);
-  check_device(x_in, {&centre_in, &factor_in});
+  check_devices(x_in, {&centre_in, &factor_in});
   check_index(x_in, rows, "rows must be int64 [P] in [0, N)");
   check_index(x_in, features, "features must be int64 [C] in [0, D)");
   const torch::stable::accelerator::DeviceGuard guard(x_in.get_device_index());
@@ -70,7 +64,7 @@ Tensor whitened_norms_cuda(const Tensor& x_in, const Tensor& centre_in, const Te
 void add_scatter_cuda(const Tensor& x_in, const Tensor& mean_in, const Tensor& weights_in, Tensor first, Tensor second,
                       const OptionalTensor& rows_in) {
   const Real dtype = check_rows(x_in);
-  check_device(x_in, {&mean_in, &weights_in, &first, &second});
+  check_devices(x_in, {&mean_in, &weights_in, &first, &second});
   check_index(x_in, rows_in, "rows must be int64 [P] in [0, N)");
   const torch::stable::accelerator::DeviceGuard guard(x_in.get_device_index());
   const Tensor x = torch::stable::contiguous(x_in), mean = torch::stable::contiguous(mean_in),
@@ -95,8 +89,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> full_em_cuda(const Tensor& x_in, cons
                                                         const OptionalTensor& weights_in) {
   constexpr ScalarType kDouble = ScalarType::Double;
   const Real dtype = check_rows(x_in);
-  check_device(x_in, {&means_in, &factors_in, &constant_in});
-  if (weights_in.has_value()) check_device(x_in, {&*weights_in});
+  check_devices(x_in, {&means_in, &factors_in, &constant_in});
+  if (weights_in.has_value()) check_devices(x_in, {&*weights_in});
   STD_TORCH_CHECK(constant_in.dim() == 1 && constant_in.size(0) > 0, "constant must be float64 [K], of a component");
   const int64_t n = x_in.size(0), dims = x_in.size(1), components = constant_in.size(0);
   STD_TORCH_CHECK(fits(constant_in, kDouble, {components}), "constant must be float64 [K]");

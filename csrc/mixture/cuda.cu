@@ -7,8 +7,6 @@ namespace {
 
 unsigned blocks_of(int64_t n, int64_t threads) { return static_cast<unsigned>(divided(n, threads)); }
 
-bool is_aligned(const void* at) { return reinterpret_cast<uintptr_t>(at) % 16 == 0; }
-
 // Takes arrays from a workspace, one after the other; from null, to see how much they are.
 struct Taker {
   uintptr_t base;

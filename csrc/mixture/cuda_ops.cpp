@@ -18,12 +18,6 @@ bool is_double_vector(const Tensor& tensor, int64_t n) {
   return tensor.scalar_type() == ScalarType::Double && tensor.dim() == 1 && tensor.size(0) == n;
 }
 
-void check_devices(const Tensor& x, std::initializer_list<const Tensor*> others) {
-  for (const Tensor* other : others)
-    STD_TORCH_CHECK(other->is_cuda() && other->get_device_index() == x.get_device_index(),
-                    "all tensors must be on one device");
-}
-
 void check_gaussians(const Tensor& x, const Tensor& means, const Tensor& precisions, const Tensor& constant) {
   const ScalarType dtype = x.scalar_type();
   STD_TORCH_CHECK(x.dim() == 2 && (dtype == ScalarType::Float || dtype == ScalarType::Double),

@@ -29,8 +29,6 @@ __device__ __forceinline__ double widened(double x) { return x; }
 __device__ __forceinline__ float widened(__half x) { return __half2float(x); }
 __device__ __forceinline__ float widened(__nv_bfloat16 x) { return __bfloat162float(x); }
 
-__device__ __forceinline__ bool is_aligned(const void* at) { return reinterpret_cast<uintptr_t>(at) % 16 == 0; }
-
 // The elements [first, last) of an item that belong to its row: all of them, except at the row's ends.
 struct Span {
   int first, last;

@@ -125,13 +125,9 @@ Real real_of(const Tensor& x) {
                                        : Real::kBFloat16;
 }
 
-void check_device(const Tensor& state, const Tensor& x) {
-  STD_TORCH_CHECK(x.is_cuda() && x.get_device_index() == state.get_device_index(), "all tensors must be on one device");
-}
-
 std::tuple<Tensor, Tensor, Tensor> forward_cuda(const Tensor& state, const Tensor& mu_in, const Tensor& logvar_in) {
   check(state, mu_in, logvar_in);
-  for (const Tensor* x : {&mu_in, &logvar_in}) check_device(state, *x);
+  check_devices(state, {&mu_in, &logvar_in});
   const torch::stable::accelerator::DeviceGuard guard(state.get_device_index());
   const Tensor mu = with_whole_rows(mu_in), logvar = with_whole_rows(logvar_in);
   Tensor z = torch::stable::new_empty(mu, {mu.size(0), mu.size(1)}, real_type(mu)),
@@ -147,7 +143,7 @@ std::tuple<Tensor, Tensor> backward_cuda(const Tensor& state, const Tensor& mu_i
                                          const Tensor& grad_z_in, const Tensor& grad_kl_in) {
   check(state, mu_in, logvar_in);
   check_gradients(mu_in, grad_z_in, grad_kl_in, real_type(mu_in));
-  for (const Tensor* x : {&mu_in, &logvar_in, &grad_z_in, &grad_kl_in}) check_device(state, *x);
+  check_devices(state, {&mu_in, &logvar_in, &grad_z_in, &grad_kl_in});
   const torch::stable::accelerator::DeviceGuard guard(state.get_device_index());
   const Tensor mu = with_whole_rows(mu_in), logvar = with_whole_rows(logvar_in);
   const Tensor grad_z = torch::stable::contiguous(grad_z_in), grad_kl = torch::stable::contiguous(grad_kl_in);

@@ -6,8 +6,6 @@ namespace {
 
 dim3 across(int64_t n, int threads) { return dim3(static_cast<unsigned>(divided(n, threads))); }
 
-bool is_aligned(const void* at) { return reinterpret_cast<uintptr_t>(at) % 16 == 0; }
-
 template <class T, bool kFast>
 const char* sample_diagonal(int64_t* state, const DiagonalGaussians<T>& a, int64_t components, int64_t n,
                             Launcher launch) {

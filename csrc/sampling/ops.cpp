@@ -180,12 +180,6 @@ Tensor sample_gaussians_cpu(const Tensor& state, const Tensor& index_in, const T
 #ifdef PYGEN_WITH_CUDA
 Real real_of(const Tensor& x) { return x.scalar_type() == ScalarType::Float ? Real::kFloat : Real::kDouble; }
 
-void check_devices(const Tensor& state, std::initializer_list<const Tensor*> others) {
-  for (const Tensor* x : others)
-    STD_TORCH_CHECK(x->is_cuda() && x->get_device_index() == state.get_device_index(),
-                    "all tensors must be on one device");
-}
-
 // The elements in their order, and where each stood.
 std::tuple<Tensor, Tensor> sorted(const Tensor& index) {
   StableIValue stack[] = {torch::stable::detail::from(index), torch::stable::detail::from(std::optional<bool>(true)),

@@ -1,4 +1,4 @@
-"""k-means: distances from centres, and one step of Lloyd's algorithm."""
+"""k-means: distances from centres, and Lloyd's algorithm."""
 
 from collections.abc import Iterator
 
@@ -53,48 +53,6 @@ def closer(x: Tensor, centres: Tensor, closest: Tensor) -> Tensor:
     return found
 
 
-def _kmeans_step_fake(
-    x: Tensor, centres: Tensor, weights: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    n = x.shape[0]
-    labels, nearest = x.new_empty(n, dtype=torch.int64), x.new_empty(n, dtype=torch.float64)
-    return labels, nearest, centres.new_empty(centres.shape[0]), torch.empty_like(centres)
-
-
-@operator(fake=_kmeans_step_fake)
-def kmeans_step(
-    x: Tensor, centres: Tensor, weights: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The nearest centre of each row, and the sums that move the centres (Lloyd, 1982).
-
-    Parameters
-    ----------
-    x : Tensor
-        ``[N, D]``, float32 or float64.
-    centres : Tensor
-        ``[K, D]``, float64.
-    weights : Tensor, optional
-        ``[N]``, float64. Default: 1.
-
-    Returns
-    -------
-    labels : Tensor
-        int64 ``[N]``.
-    nearest : Tensor
-        ``[N]``, float64: squared distances from those centres, in the precision of x.
-    counts : Tensor
-        ``[K]``, float64: sums of weights.
-    sums : Tensor
-        ``[K, D]``, float64: sums of ``weight (x - centre)`` over the rows of each centre.
-    """
-    labels, nearest, _, _ = _kmeans_step_fake(x, centres)
-    for rows, distances in _squared_distances(x, centres):
-        least, labels[rows] = distances.min(0)
-        nearest[rows] = least.double()
-    counts, sums, _ = grouped_statistics(x, labels, centres, "spherical", weights)
-    return labels, nearest, counts, sums
-
-
 def _lloyd_fake(
     x: Tensor, centres: Tensor, weights: Tensor | None, max_iter: int, threshold: float
 ) -> tuple[Tensor, Tensor]:
@@ -131,16 +89,26 @@ def lloyd(
     """
     labels = torch.full((len(x),), -1, device=x.device)
     for _ in range(max_iter):
-        new, nearest, counts, sums = kmeans_step(x, centres, weights)
+        new, nearest = _nearest(x, centres)
         if torch.equal(new, labels):
             break
         labels, previous = new, centres
+        counts, sums, _ = grouped_statistics(x, labels, centres, "spherical", weights)
         centres = centres + sums / counts.clamp_min(torch.finfo(counts.dtype).tiny)[:, None]
         empty = (counts == 0).nonzero().squeeze(1)
         if len(empty):
             far = nearest if weights is None else nearest * (weights > 0)
             centres[empty] = x[far.topk(len(empty)).indices].double()
         if (centres - previous).square().sum() <= threshold:
-            labels = kmeans_step(x, centres, weights)[0]
+            labels, _ = _nearest(x, centres)
             break
     return labels, centres
+
+
+def _nearest(x: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest centre of each row, int64 ``[N]``, and the squared distance from it."""
+    labels = torch.empty(len(x), dtype=torch.int64, device=x.device)
+    nearest = x.new_empty(len(x))
+    for rows, distances in _squared_distances(x, centres):
+        nearest[rows], labels[rows] = distances.min(0)
+    return labels, nearest

@@ -16,7 +16,7 @@ from pygen.ops.covariance import full_em
 from pygen.ops.dense import add_scatter, whitened_norms
 from pygen.ops.diagonal import diagonal_em, diagonal_log_joint
 from pygen.ops.gaussian import normal, uniform
-from pygen.ops.kmeans import closer, kmeans_step, lloyd
+from pygen.ops.kmeans import closer, lloyd
 from pygen.ops.mixture import em_statistics, responsibilities
 from pygen.ops.moments import count_categories, moments
 from pygen.ops.reparameterize import reparameterize_backward, reparameterize_forward
@@ -158,7 +158,6 @@ CASES = {
         (torch.uint8, torch.int64),
     ),
     "closer": Case(closer, lambda g, t: (*clustered(g, t), 5 * positive(g, N))),
-    "kmeans_step": Case(kmeans_step, lambda g, t: (*clustered(g, t), positive(g, N))),
     "lloyd": Case(lloyd, lambda g, t: (*clustered(g, t), positive(g, N), 20, 0.0)),
     "inverse_factors": Case(inverse_factors, lambda g, t: (covariances(g),), (torch.float64,)),
 }

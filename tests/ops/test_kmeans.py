@@ -1,11 +1,11 @@
-"""Distances and steps of k-means: every kernel against the definition in float64."""
+"""Distances of k-means, and Lloyd's algorithm: every kernel against the definition in float64."""
 
 import pytest
 import torch
 from torch.library import opcheck
 
 from pygen.ops import native
-from pygen.ops.kmeans import closer, kmeans_step, lloyd
+from pygen.ops.kmeans import closer, lloyd
 
 SHAPES = [(1, 1, 1), (30, 3, 2), (203, 17, 7), (9000, 300, 5)]
 
@@ -37,35 +37,13 @@ def test_closer_equals_its_definition_in_every_kernel(shape, dtype):
         opcheck(torch.ops.pygen.closer, (x, centres, closest))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("shape", SHAPES)
-def test_step_equals_its_definition_in_every_kernel(shape, weighted, dtype):
-    x, centres, share = problem(*shape, dtype)
-    distances = squared_distances(x, centres)
-    weights = share if weighted else None
-    for kernel in (kmeans_step, kmeans_step.__wrapped__):
-        labels, nearest, counts, sums = kernel(x, centres, weights)
-        chosen = distances.gather(1, labels[:, None])[:, 0]
-        slack = 1e-10 if dtype == torch.float64 else 2e-5
-        assert (chosen <= distances.amin(1) * (1 + slack) + slack).all()
-        torch.testing.assert_close(nearest, chosen, rtol=slack, atol=10 * slack)
-        member = torch.nn.functional.one_hot(labels, len(centres)).double()
-        member = member * (share[:, None] if weighted else 1)
-        torch.testing.assert_close(counts, member.sum(0))
-        expected = member.T @ x.double() - counts[:, None] * centres
-        torch.testing.assert_close(sums, expected, rtol=1e-9, atol=1e-8)
-    if len(x) < 1000:
-        opcheck(torch.ops.pygen.kmeans_step, (x, centres, weights))
-
-
 def test_bits_do_not_depend_on_threads():
     x, centres, share = problem(9000, 300, 5, torch.float32)
     threads, results = torch.get_num_threads(), []
     try:
         for number in (1, 2, 3):
             torch.set_num_threads(number)
-            results.append((closer(x, centres, share), *kmeans_step(x, centres, share)))
+            results.append((closer(x, centres, share), *lloyd(x, centres, share, 20, 0.0)))
     finally:
         torch.set_num_threads(threads)
     for other in results[1:]:
@@ -77,11 +55,13 @@ def test_refuse_what_would_read_outside():
     x, centres = torch.zeros(4, 3), torch.zeros(2, 3).double()
     for bad in (centres.float(), centres[:, :2], centres[:0], centres[0]):
         with pytest.raises(RuntimeError, match="centres must be float64"):
-            kmeans_step(x, bad)
+            lloyd(x, bad, None, 9, 0.0)
     with pytest.raises(RuntimeError, match="x must be"):
-        kmeans_step(x.half(), centres)
+        lloyd(x.half(), centres, None, 9, 0.0)
     with pytest.raises(RuntimeError, match="weights must be"):
-        kmeans_step(x, centres, torch.ones(3).double())
+        lloyd(x, centres, torch.ones(3).double(), 9, 0.0)
+    with pytest.raises(RuntimeError, match="must have a row"):
+        lloyd(x[:0], centres, None, 9, 0.0)
     with pytest.raises(RuntimeError, match="closest must be"):
         closer(x, centres, torch.ones(3).double())
 
@@ -131,6 +111,11 @@ def test_lloyd_equals_its_definition_in_every_kernel(n, d, k, offset, dtype):
         ]
         torch.testing.assert_close(spread[1], spread[0], rtol=1e-2, atol=1e-9)
         assert (labels == expected).double().mean() > 0.97
+
+
+def test_lloyd_is_an_operator_in_good_standing():
+    x, centres, weights = problem(203, 17, 7)
+    opcheck(torch.ops.pygen.lloyd, (x, centres, weights, 20, 0.0))
 
 
 def test_lloyd_skips_no_nearer_centre():
