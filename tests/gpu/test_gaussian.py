@@ -23,7 +23,7 @@ def test_cuda_kernel_is_the_one_that_runs():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("n", [1, 3, 4, 7, 8, 1025, 3_000_001])
+@pytest.mark.parametrize("n", [1, 3, 4, 7, 8, 1025, 2**24 + 1])
 def test_bits_equal_the_cpus(dtype, n):
     state, expected = new_state(8, "cuda"), new_state(8)
     for _ in range(2):
