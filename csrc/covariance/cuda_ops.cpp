@@ -40,7 +40,7 @@ Tensor chosen(const Tensor& x, int64_t dim, const OptionalTensor& index) {
 }
 
 Tensor whitened_norms_cuda(const Tensor& x_in, const Tensor& centre_in, const Tensor& factor_in,
-                           const OptionalTensor& features, const OptionalTensor& rows) {
+                           const OptionalTensor& features, const OptionalTensor& rows, bool) {
   const Real dtype = check_rows(x_in);
   check_devices(x_in, {&centre_in, &factor_in});
   check_index(x_in, rows, "rows must be int64 [P] in [0, N)");
@@ -86,7 +86,7 @@ void add_scatter_cuda(const Tensor& x_in, const Tensor& mean_in, const Tensor& w
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> full_em_cuda(const Tensor& x_in, const Tensor& means_in,
                                                         const Tensor& factors_in, const Tensor& constant_in,
-                                                        const OptionalTensor& weights_in) {
+                                                        const OptionalTensor& weights_in, bool) {
   constexpr ScalarType kDouble = ScalarType::Double;
   const Real dtype = check_rows(x_in);
   check_devices(x_in, {&means_in, &factors_in, &constant_in});

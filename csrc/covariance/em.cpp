@@ -281,7 +281,7 @@ bool fits(const Tensor& tensor, std::initializer_list<int64_t> shape) {
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> full_em_cpu(const Tensor& x_in, const Tensor& means_in,
                                                        const Tensor& factors_in, const Tensor& constant_in,
-                                                       const std::optional<Tensor>& weights_in) {
+                                                       const std::optional<Tensor>& weights_in, bool /*fast*/) {
   const ScalarType dtype = x_in.scalar_type();
   STD_TORCH_CHECK(x_in.dim() == 2 && (dtype == ScalarType::Float || dtype == ScalarType::Double),
                   "x must be float32 or float64 [N, D]");

@@ -36,7 +36,8 @@ std::vector<int64_t> numbers(const std::optional<Tensor>& index, int64_t n) {
 }
 
 Tensor whitened_norms_cpu(const Tensor& x_in, const Tensor& centre_in, const Tensor& factor_in,
-                          const std::optional<Tensor>& features_in, const std::optional<Tensor>& rows_in) {
+                          const std::optional<Tensor>& features_in, const std::optional<Tensor>& rows_in,
+                          bool /*fast*/) {
   constexpr int64_t kGrain = 16;  // tiles a thread takes at least
   const ScalarType dtype = check_rows(x_in);
   const Tensor x = torch::stable::contiguous(x_in), centre = torch::stable::contiguous(centre_in),

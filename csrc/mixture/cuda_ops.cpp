@@ -32,8 +32,8 @@ void check_gaussians(const Tensor& x, const Tensor& means, const Tensor& precisi
 }
 
 std::tuple<Tensor, Tensor> diagonal_log_joint_cuda(const Tensor& x_in, const Tensor& means_in,
-                                                   const Tensor& precisions_in, const Tensor& constant_in,
-                                                   bool settle) {
+                                                   const Tensor& precisions_in, const Tensor& constant_in, bool settle,
+                                                   bool) {
   check_gaussians(x_in, means_in, precisions_in, constant_in);
   const torch::stable::accelerator::DeviceGuard guard(x_in.get_device_index());
   const Tensor x = torch::stable::contiguous(x_in), means = torch::stable::contiguous(means_in),
@@ -54,7 +54,7 @@ std::tuple<Tensor, Tensor> diagonal_log_joint_cuda(const Tensor& x_in, const Ten
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> diagonal_em_cuda(const Tensor& x_in, const Tensor& means_in,
                                                             const Tensor& precisions_in, const Tensor& constant_in,
-                                                            const std::optional<Tensor>& weights_in) {
+                                                            const std::optional<Tensor>& weights_in, bool) {
   check_gaussians(x_in, means_in, precisions_in, constant_in);
   const torch::stable::accelerator::DeviceGuard guard(x_in.get_device_index());
   const Tensor x = torch::stable::contiguous(x_in), means = torch::stable::contiguous(means_in),

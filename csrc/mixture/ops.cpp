@@ -97,7 +97,7 @@ ScalarType check_diagonal(const Tensor& x, const Tensor& means, const Tensor& pr
 }
 
 std::tuple<Tensor, Tensor> diagonal_log_joint_cpu(const Tensor& x, const Tensor& means, const Tensor& precisions,
-                                                  const Tensor& constant, bool settle) {
+                                                  const Tensor& constant, bool settle, bool /*fast*/) {
   constexpr int64_t kGrain = 8;  // tiles a thread takes at least: some 100 us of work
   const ScalarType dtype = check_diagonal(x, means, precisions, constant);
   const int64_t n = x.size(0), components = means.size(0);
@@ -157,7 +157,7 @@ double diagonal_em(const Diagonal<T>& a, const double* weights, Posterior<T> pos
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> diagonal_em_cpu(const Tensor& x, const Tensor& means,
                                                            const Tensor& precisions, const Tensor& constant,
-                                                           const std::optional<Tensor>& weights_in) {
+                                                           const std::optional<Tensor>& weights_in, bool fast) {
   const ScalarType dtype = check_diagonal(x, means, precisions, constant);
   std::optional<Tensor> weights;
   if (weights_in.has_value()) {
@@ -168,7 +168,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> diagonal_em_cpu(const Tensor& x, cons
   Tensor log_likelihood = torch::stable::new_empty(means, {});
   const auto run = [&](auto type, auto posterior, auto moments) {
     using T = decltype(type);
-    const Parameters<T> parameters(x, means, precisions, constant, true);
+    const Parameters<T> parameters(x, means, precisions, constant, !fast);
     *data<double>(log_likelihood) =
         diagonal_em<T>(parameters.kernel, weights ? data<double>(*weights) : nullptr, posterior, moments, sums);
   };

@@ -328,6 +328,7 @@ def _full_em_fake(
     precisions_cholesky: Tensor,
     constant: Tensor,
     sample_weight: Tensor | None = None,
+    fast: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     sums = torch.empty_like(means), torch.empty_like(precisions_cholesky)
     return torch.empty_like(constant), *sums, constant.new_empty(())
@@ -340,6 +341,7 @@ def full_em(
     precisions_cholesky: Tensor,
     constant: Tensor,
     sample_weight: Tensor | None = None,
+    fast: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """One pass of EM over the rows: :func:`pygen.ops.em_statistics` for full covariances.
 
@@ -353,6 +355,8 @@ def full_em(
         ``[K]``, float64, in nats: the log joint density of a row that is the mean.
     sample_weight : Tensor, optional
         ``[N]``, float64, non-negative.
+    fast : bool
+        Whether one product in TF32 may stand for a float32 product where a device multiplies it so.
 
     Returns
     -------

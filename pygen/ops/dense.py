@@ -22,6 +22,7 @@ def _whitened_norms_fake(
     factor: Tensor,
     features: Tensor | None = None,
     rows: Tensor | None = None,
+    fast: bool = False,
 ) -> Tensor:
     return x.new_empty(x.shape[0] if rows is None else rows.shape[0])
 
@@ -33,6 +34,7 @@ def whitened_norms(
     factor: Tensor,
     features: Tensor | None = None,
     rows: Tensor | None = None,
+    fast: bool = False,
 ) -> Tensor:
     """``|(x_n - centre) U|^2`` for rows of x.
 
@@ -49,6 +51,8 @@ def whitened_norms(
         int64 ``[C]``: the features of x that are meant. Default: all.
     rows : Tensor, optional
         int64 ``[M]``. Default: all.
+    fast : bool
+        Whether one product in TF32 may stand for a float32 product where a device multiplies it so.
 
     Returns
     -------

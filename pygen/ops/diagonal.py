@@ -13,14 +13,24 @@ _BLOCK_ELEMENTS, _SUM_ELEMENTS = 2**19, 2**21
 
 
 def _diagonal_log_joint_fake(
-    x: Tensor, means: Tensor, precisions: Tensor, constant: Tensor, settle: bool = True
+    x: Tensor,
+    means: Tensor,
+    precisions: Tensor,
+    constant: Tensor,
+    settle: bool = True,
+    fast: bool = False,
 ) -> tuple[Tensor, Tensor]:
     return x.new_empty(means.shape[0], x.shape[0]), x.new_empty(x.shape[0], dtype=torch.float64)
 
 
 @operator(fake=_diagonal_log_joint_fake)
 def diagonal_log_joint(
-    x: Tensor, means: Tensor, precisions: Tensor, constant: Tensor, settle: bool = True
+    x: Tensor,
+    means: Tensor,
+    precisions: Tensor,
+    constant: Tensor,
+    settle: bool = True,
+    fast: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """``constant_k - sum_d precision_kd (x_nd - mean_kd)^2 / 2``, the largest apart from the others' distances to it.
 
@@ -37,6 +47,8 @@ def diagonal_log_joint(
         ``[K]``, float64, in nats.
     settle : bool
         Whether those few are.
+    fast : bool
+        Whether one product in TF32 may stand for a float32 product where a device multiplies it so.
 
     Returns
     -------
@@ -93,6 +105,7 @@ def _diagonal_em_fake(
     precisions: Tensor,
     constant: Tensor,
     sample_weight: Tensor | None = None,
+    fast: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     counts = torch.empty_like(constant)
     return counts, torch.empty_like(means), torch.empty_like(means), constant.new_empty(())
@@ -105,6 +118,7 @@ def diagonal_em(
     precisions: Tensor,
     constant: Tensor,
     sample_weight: Tensor | None = None,
+    fast: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """One pass of EM over the rows: :func:`pygen.ops.em_statistics` for independent features.
 
@@ -114,6 +128,8 @@ def diagonal_em(
         See :func:`diagonal_log_joint`.
     sample_weight : Tensor, optional
         ``[N]``, float64, non-negative.
+    fast : bool
+        See :func:`diagonal_log_joint`; nothing is then done again in float64.
 
     Returns
     -------
@@ -127,7 +143,9 @@ def diagonal_em(
     for start in range(0, len(x), size):
         rows = x[start : start + size]
         weights = None if sample_weight is None else sample_weight[start : start + size]
-        relative, largest = diagonal_log_joint(rows, means, precisions, constant)
+        relative, largest = diagonal_log_joint(
+            rows, means, precisions, constant, settle=not fast, fast=fast
+        )
         resp, log_sum = posterior(relative, weights)
         log_prob = log_sum + largest
         log_likelihood = (log_prob if weights is None else log_prob * weights).sum()
