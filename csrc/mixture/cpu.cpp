@@ -188,8 +188,7 @@ void settle(const Diagonal<double>&, int64_t, double*, double*) {}
 
 // Log joint densities of `Rows` rows, [components][kTileRows], and the largest of each row.
 template <int Rows, class T>
-void tile(const Diagonal<T>& a, int64_t first, double* joint, double* largest) {
-  const T* x = a.x + first * a.dims;
+void tile(const Diagonal<T>& a, const T* x, double* joint, double* largest) {
   int64_t k = 0;
   for (; k + kTileComponents <= a.components; k += kTileComponents)
     squared_distances<kTileComponents, Rows>(x, a.dims, a.means + k * a.dims, a.precisions + k * a.dims,
@@ -202,24 +201,111 @@ void tile(const Diagonal<T>& a, int64_t first, double* joint, double* largest) {
     largest[row] = joint[row];
     for (k = 1; k < a.components; ++k)
       if (joint[k * kTileRows + row] > largest[row]) largest[row] = joint[k * kTileRows + row];
-    if (a.settle) settle(a, first + row, joint + row, largest + row);
   }
 }
 
-// Rows [begin, end) tile by tile; `each` is given a row, its log joint densities and the largest.
-template <class T, class Each>
+// Vectors of components whose bounds are found together, each with kTileRows sums.
+constexpr int kScreened = kRegisters == 32 ? 2 : 1;
+
+// Bounds of log joint densities [kTileRows, stride], of `Vectors` vectors of components from `first` on.
+template <int Vectors, class T>
+void bound(const Screen<T>& a, const T* x, int64_t dims, int64_t first, T* bounds) {
+  using V = Vector<T>;
+  typename V::Lanes sums[Vectors][kTileRows] = {};
+  for (int64_t j = 0; j < a.n_columns; ++j) {
+    typename V::Lanes centre[Vectors], weight[Vectors];
+    for (int v = 0; v < Vectors; ++v) {
+      V::load(a.means + j * a.stride + first + v * V::kLanes, centre[v]);
+      V::load(a.precisions + j * a.stride + first + v * V::kLanes, weight[v]);
+    }
+    for (int row = 0; row < kTileRows; ++row) {
+      const T value = x[row * dims + a.columns[j]];
+      for (int v = 0; v < Vectors; ++v) {
+        const typename V::Lanes difference = value - centre[v];
+        sums[v][row] += difference * difference * weight[v];
+      }
+    }
+  }
+  for (int v = 0; v < Vectors; ++v) {
+    typename V::Lanes constant;
+    V::load(a.constant + first + v * V::kLanes, constant);
+    for (int row = 0; row < kTileRows; ++row)
+      V::store(constant - sums[v][row] * static_cast<T>(0.5 * (1 - kSlack)),
+               bounds + row * a.stride + first + v * V::kLanes);
+  }
+}
+
+// Where the largest of n values is, n a multiple of the lanes.
+template <class T>
+int64_t argmax(const T* values, int64_t n) {
+  using V = Vector<T>;
+  typename V::Lanes top, lanes;
+  V::load(values, top);
+  for (int64_t i = V::kLanes; i < n; i += V::kLanes) {
+    V::load(values + i, lanes);
+    top = lanes > top ? lanes : top;
+  }
+  T parts[V::kLanes];
+  V::store(top, parts);
+  for (int half = V::kLanes / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) parts[i] = parts[half + i] > parts[i] ? parts[half + i] : parts[i];
+  int64_t at = 0;
+  while (at < n - 1 && values[at] != parts[0]) ++at;
+  return at;
+}
+
+// As `tile` for kTileRows rows, but -inf where a component's bound shows that it does not matter: in each row those
+// with the largest bounds come first, until none is left that may. False where they are more than half of all.
+template <class T>
+bool screened_tile(const Diagonal<T>& a, const T* x, double* joint, double* largest) {
+  const Screen<T>& screen = *a.screen;
+  T* bounds = reinterpret_cast<T*>(joint + a.components * kTileRows);
+  constexpr int kLanes = Vector<T>::kLanes;
+  int64_t k = 0;
+  for (; k + kScreened * kLanes <= screen.stride; k += kScreened * kLanes)
+    bound<kScreened>(screen, x, a.dims, k, bounds);
+  for (; k < screen.stride; k += kLanes) bound<1>(screen, x, a.dims, k, bounds);
+  for (int64_t i = 0; i < a.components * kTileRows; ++i) joint[i] = -HUGE_VAL;
+  for (int row = 0; row < kTileRows; ++row, x += a.dims, bounds += screen.stride) {
+    largest[row] = -HUGE_VAL;
+    for (int64_t seen = 0;; ++seen) {
+      k = argmax(bounds, screen.stride);
+      if (!(bounds[k] > largest[row] + kLogNegligible)) break;
+      if (2 * seen > a.components) return false;
+      double distance;
+      squared_distances<1, 1>(x, a.dims, a.means + k * a.dims, a.precisions + k * a.dims, &distance);
+      const double density = joint[k * kTileRows + row] = a.constant[k] - 0.5 * distance;
+      if (density > largest[row]) largest[row] = density;
+      bounds[k] = -HUGE_VAL;
+    }
+  }
+  return true;
+}
+
+// Rows [begin, end) tile by tile; `each` is given a row, its log joint densities and the largest. With `Screened` those
+// that do not matter may be -inf; where too many do, the rest of the rows is not screened.
+template <bool Screened, class T, class Each>
 void tiles(const Diagonal<T>& a, int64_t begin, int64_t end, double* joint, const Each& each) {
   double largest[kTileRows];
+  bool screened = Screened && a.screen;
   while (begin < end) {
+    const T* x = a.x + begin * a.dims;
     const bool whole = begin + kTileRows <= end;
-    whole ? tile<kTileRows>(a, begin, joint, largest) : tile<1>(a, begin, joint, largest);
-    for (int row = 0; row < (whole ? kTileRows : 1); ++row, ++begin) each(begin, joint + row, largest[row]);
+    if (screened && whole) screened = screened_tile(a, x, joint, largest);
+    if (!whole)
+      tile<1>(a, x, joint, largest);
+    else if (!screened)
+      tile<kTileRows>(a, x, joint, largest);
+    for (int row = 0; row < (whole ? kTileRows : 1); ++row, ++begin) {
+      if (a.settle) settle(a, begin, joint + row, largest + row);
+      each(begin, joint + row, largest[row]);
+    }
   }
 }
 
 template <class T>
 void log_joint(const Diagonal<T>& a, int64_t begin, int64_t end, double* scratch, T* relative, double* largest) {
-  tiles(a, begin, end, scratch, [&](int64_t row, const double* joint, double top) {
+  tiles<false>(a, begin, end, scratch, [&](int64_t row, const double* joint, double top) {
     largest[row] = top;
     for (int64_t k = 0; k < a.components; ++k) relative[k * a.n + row] = static_cast<T>(joint[k * kTileRows] - top);
   });
@@ -229,7 +315,7 @@ template <class T>
 int64_t posterior(const Diagonal<T>& a, int64_t begin, int64_t end, const double* weights, double* scratch, Pair* pairs,
                   double* log_likelihood) {
   Pair* next = pairs;
-  tiles(a, begin, end, scratch, [&](int64_t row, const double* joint, double top) {
+  tiles<true>(a, begin, end, scratch, [&](int64_t row, const double* joint, double top) {
     Pair* const first = next;
     double total = 0;
     for (int64_t k = 0; k < a.components; ++k) {

@@ -21,6 +21,21 @@ struct Moments {
 template <class T>
 using AddMoments = void (*)(const Moments<T>& moments, int64_t begin, int64_t end);
 
+// What bounds log joint densities from above: some columns of the parameters, which are [n_columns, stride] here, those
+// of the components side by side, and constants [stride], -inf beyond the components. Sums over the columns are lowered
+// by kSlack of themselves, which is more than what rounding to T may add; so are the constants raised.
+constexpr double kSlack = 1e-5;
+
+template <class T>
+struct Screen {
+  const int64_t* columns;
+  const T* means;
+  const T* precisions;
+  const T* constant;
+  int64_t n_columns;
+  int64_t stride;  // a multiple of any vector's lanes
+};
+
 // Gaussians with independent features, and rows x [n, dims]. The parameters [components, dims] come in float64 and
 // rounded to T.
 template <class T>
@@ -35,6 +50,7 @@ struct Diagonal {
   int64_t components;
   int64_t dims;
   bool settle;  // whether close calls are done again in float64
+  const Screen<T>* screen = nullptr;
 };
 
 // Log joint densities of rows [begin, end): largest [n], and relative [components, n] less it. `scratch` takes
@@ -44,8 +60,8 @@ using LogJoint = void (*)(const Diagonal<T>& gaussians, int64_t begin, int64_t e
                           double* largest);
 
 // Bayes' rule for rows [begin, end): writes the pairs that matter by row, at most one per row and component, with
-// weights [n] (null: 1) times the responsibility; gives their number and adds to the log-likelihood. `scratch` as
-// above.
+// weights [n] (null: 1) times the responsibility; gives their number and adds to the log-likelihood. `scratch` takes
+// as much as above, and with a screen kTileRows doubles more for each of its stride.
 template <class T>
 using Posterior = int64_t (*)(const Diagonal<T>& gaussians, int64_t begin, int64_t end, const double* weights,
                               double* scratch, Pair* pairs, double* log_likelihood);

@@ -349,16 +349,23 @@ def test_count_categories_equals_its_definition_in_every_kernel(dtype, weighted)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("shape", [(0, 2, 3), (700, 3, 5), (333, 40, 70), (50, 1, 9)])
-@pytest.mark.parametrize("distance", [0.3, 30.0])  # components that share rows, and that do not
-def test_diagonal_em_equals_its_definition_in_every_kernel(shape, dtype, distance):
+@pytest.mark.parametrize(
+    "shape", [(0, 2, 3), (700, 3, 5), (333, 40, 70), (50, 1, 9), (203, 3, 128), (301, 37, 200)]
+)
+# Components that share rows, that may by some of their columns, that do not; and, on rows without noise, pairs of which
+# a part of the columns says less than all.
+@pytest.mark.parametrize(("distance", "noise"), [(0.3, 1.0), (2.0, 1.0), (30.0, 1.0), (30.0, 0.0)])
+def test_diagonal_em_equals_its_definition_in_every_kernel(shape, dtype, distance, noise):
     n, k, d = shape
     g = torch.Generator().manual_seed(n)
     means = 100 + distance * torch.randn(k, d, generator=g, dtype=torch.float64)
+    if not noise:
+        means[1::2] = means[: k // 2 * 2 : 2] + 4 * torch.randn(k // 2, d, generator=g) / d**0.5
     x = means[torch.randint(k, (n,), generator=g)]
-    x = (x + torch.randn(n, d, generator=g)).to(dtype)
+    x = (x + noise * torch.randn(n, d, generator=g)).to(dtype)
     precisions = 0.5 + torch.rand(k, d, generator=g).double()
     constant = torch.randn(k, generator=g).double()
+    constant[1:2] = -torch.inf  # weight 0
     weight = torch.rand(n, generator=g).double()
     difference = x.double()[:, None] - means
     joint = constant - 0.5 * (difference.square() * precisions).sum(2)
