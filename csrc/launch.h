@@ -22,7 +22,7 @@ struct Launcher {
   cudaError_t error = cudaSuccess;
 
   template <class... Parameters, class... Arguments>
-  void operator()(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared, Arguments... arguments) {
+  void operator()(void (*kernel)(Parameters...), dim3 grid, dim3 threads, size_t shared, Arguments... arguments) {
     constexpr size_t kAlways = 48 << 10;  // of dynamic shared memory; more must be asked for
     if (error == cudaSuccess && shared > kAlways)
       error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));

@@ -96,6 +96,7 @@ __global__ void warp_functions_kernel(const float* x, float* shuffled, unsigned*
     votes[2] = all;
     votes[3] = none;
   }
+  votes[4 + lane] = __match_any_sync(~0u, lane % 5);
   atomicAdd(atomics, value);
   atomicAdd(reinterpret_cast<int*>(atomics + 1), lane);
   atomicMax(reinterpret_cast<int*>(atomics + 2), lane);

@@ -14,7 +14,7 @@ const char* fragment_product(int type, const unsigned* a, const unsigned* b, flo
 // y [32, 4] = the first rows of x [rows, 4], and zeros where there are none.
 const char* copy_rows(const float* x, float* y, int rows);
 
-// Of x [32]: shuffled [6, 32], votes [4], atomics [5] (updated).
+// Of x [32]: shuffled [6, 32], votes [36], atomics [5] (updated).
 const char* warp_functions(const float* x, float* shuffled, unsigned* votes, float* atomics);
 
 // bits [n, 3] of x [n, 2]: tf32 of the first, both as bfloat16, both as half.

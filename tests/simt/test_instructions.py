@@ -118,7 +118,7 @@ def test_shuffles_votes_and_atomics(backwards, mode):
         "warp_functions",
         x,
         torch.zeros(6, 32),
-        torch.zeros(4, dtype=torch.int32),
+        torch.zeros(36, dtype=torch.int32),
         torch.zeros(5),
         mode=mode,
         backwards=backwards,
@@ -133,7 +133,8 @@ def test_shuffles_votes_and_atomics(backwards, mode):
     ]
     assert torch.equal(shuffled, torch.stack([x[source] for source in sources]))
     positive = int((x > 0).long() @ 2**lane)
-    assert votes.view(torch.uint32).tolist() == [positive, 1, 0, 0]
+    alike = [int((lane % 5 == number % 5).long() @ 2**lane) for number in range(32)]
+    assert votes.view(torch.uint32).tolist() == [positive, 1, 0, 0, *alike]
     assert atomics[1:].view(torch.int32).tolist() == [sum(range(32)), 31, -31, 7]
 
 

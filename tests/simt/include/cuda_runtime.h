@@ -104,6 +104,16 @@ T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, SIMT_SI
   return simt::shuffle_from(mask, value, source >= first ? source : lane, {"__shfl_up_sync", file, line});
 }
 
+// Which lanes have the same value.
+template <class T>
+unsigned __match_any_sync(unsigned mask, T value, SIMT_SITE) {
+  unsigned alike = 0;
+  for (int lane = 0; lane < 32; ++lane)
+    if (mask >> lane & 1 && simt::shuffle_from(mask, value, lane, {"__match_any_sync", file, line}) == value)
+      alike |= 1u << lane;
+  return alike;
+}
+
 // ---- Atomics: they order nothing, as on a GPU ----------------------------------------------------------------------
 
 namespace simt {
