@@ -46,8 +46,15 @@ EXPECTED = {
     "group_sums_kernel<float, true>": {"loads": 1},
     "group_sums_kernel<double, true>": {"loads": 2},
     "group_sums_kernel<(float|double), false>": {},
-    "closer_kernel<DistanceShape<float, .*>, (true|false)>": {"loads": 2, "shared loads": 10},
-    "closer_kernel<DistanceShape<double, .*>, (true|false)>": {"loads": 2, "shared loads": 8},
+    "(closer|assign)_kernel<DistanceShape<float, .*>, (true|false)>": {
+        "loads": 2,
+        "shared loads": 10,
+    },
+    "(closer|assign)_kernel<DistanceShape<double, .*>, (true|false)>": {
+        "loads": 2,
+        "shared loads": 8,
+    },
+    "(move|close)_kernel<(float|double)>": {},
     "whiten_kernel<(float|double), true>": {"loads": 6, "tensor": 48},
     "whiten_kernel<(float|double), false>": {"tensor": 48},
     "whiten_double_kernel": {"tensor": 16},

@@ -15,13 +15,14 @@ os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
 import torch
 
-from bench.gpu import mixture, networks, parts, results, sampling
+from bench.gpu import kmeans, mixture, networks, parts, results, sampling
 from bench.gpu.measure import Machine, Work, tf32
 from bench.gpu.parts import Part
 
 CASES: dict[str, Callable[[Machine], Iterator[Work]]] = {
     **sampling.CASES,
     **mixture.CASES,
+    **kmeans.CASES,
     **networks.CASES,
 }
 # Seconds of one case, of one whose compiler tries variants, and the least time left in which another is begun.

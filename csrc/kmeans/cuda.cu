@@ -1,7 +1,6 @@
 #include "../launch.h"
 #include "cuda.h"
-#include "distances.cuh"
-#include "moments.cuh"
+#include "lloyd.cuh"
 
 namespace pygen {
 namespace {
@@ -74,9 +73,9 @@ T* take_centres(Taker& taker, int64_t n_centres, int64_t dims) {
 }
 
 template <class T>
-void round_centres(const double* centres, int64_t n_centres, int64_t dims, T* to, Launcher& launch) {
+void round_centres(const double* centres, int64_t n_centres, int64_t dims, T* to, double* copy, Launcher& launch) {
   launch(round_kernel<T>, blocks_of(n_centres * padded(dims), kRoundThreads), kRoundThreads, 0, centres, n_centres,
-         dims, padded(dims), to);
+         dims, padded(dims), to, copy);
 }
 
 template <class Shape>
@@ -88,6 +87,55 @@ void launch_closer_as(const DistancesOf<typename Shape::T>& a, const double* clo
 }
 
 constexpr int64_t kFewCentres = 32;  // with more, four passes over the rows take longer than the sums
+
+template <class T>
+struct LloydWorkspace {
+  Lloyd<T> step;
+  GroupSums<T> sums;
+  Far<T>* far;
+};
+
+template <class T>
+LloydWorkspace<T> take_lloyd(Taker& taker, int64_t n, int64_t dims, int64_t n_centres) {
+  LloydWorkspace<T> w = {};
+  w.step.rounded = take_centres<T>(taker, n_centres, dims);
+  w.step.state = taker.take<LloydState>(1);
+  w.step.nearest = taker.take<T>(n);
+  w.step.counts = taker.take<double>(n_centres);
+  w.step.sums = taker.take<double>(n_centres * dims);
+  w.step.moves = taker.take<double>(n_centres);
+  w.sums = take_group_sums<T>(taker, n, n_centres, dims, false);
+  w.far = taker.take<Far<T>>(divided(n, kFarRows));
+  return w;
+}
+
+template <class Shape>
+void assign(const Lloyd<typename Shape::T>& step, bool first, bool last, Launcher& launch) {
+  launch(whole_rows(step.from.x, step.from.dims) ? assign_kernel<Shape, true> : assign_kernel<Shape, false>,
+         blocks_of(step.from.n, Shape::kRows), Shape::kThreads, Shape::kStages * sizeof(DistanceStage<Shape>), step,
+         first, last);
+}
+
+template <class T>
+void assign_any(const Lloyd<T>& step, bool first, bool last, Launcher& launch) {
+  if (step.from.n_centres <= kFewCentres)
+    assign<typename DistanceShapes<T>::Few>(step, first, last, launch);
+  else
+    assign<typename DistanceShapes<T>::Many>(step, first, last, launch);
+}
+
+template <class T>
+void run_lloyd(const LloydWorkspace<T>& w, int64_t max_iter, double threshold, Launcher& launch) {
+  const Lloyd<T>& step = w.step;
+  launch.clear(step.state, sizeof(LloydState));
+  for (int64_t i = 0; i < max_iter; ++i) {
+    assign_any(step, i == 0, false, launch);
+    launch_group_sums(w.sums, step.counts, step.sums, static_cast<double*>(nullptr), launch);
+    launch(move_kernel<T>, static_cast<unsigned>(step.from.n_centres), kMoveThreads, 0, step);
+    launch(close_kernel<T>, 1, kCloseThreads, 0, step, w.far, threshold);
+  }
+  assign_any(step, false, true, launch);
+}
 
 }  // namespace
 
@@ -135,12 +183,45 @@ const char* launch_closer(const void* x, const double* centres, const double* cl
     using T = decltype(type);
     Taker taker = {reinterpret_cast<uintptr_t>(workspace)};
     T* rounded = take_centres<T>(taker, n_centres, dims);
-    round_centres(centres, n_centres, dims, rounded, launch);
+    round_centres(centres, n_centres, dims, rounded, nullptr, launch);
     const DistancesOf<T> a = {static_cast<const T*>(x), rounded, n, dims, n_centres, padded(dims)};
     if (n_centres <= kFewCentres)
       launch_closer_as<typename DistanceShapes<T>::Few>(a, closest, found, launch);
     else
       launch_closer_as<typename DistanceShapes<T>::Many>(a, closest, found, launch);
+  };
+  is_double ? run(double()) : run(float());
+  return error_text(launch.error);
+}
+
+const char* lloyd_bytes(int64_t n, int64_t dims, int64_t n_centres, bool is_double, int64_t* bytes) {
+  Taker taker = {0};
+  is_double ? static_cast<void>(take_lloyd<double>(taker, n, dims, n_centres))
+            : static_cast<void>(take_lloyd<float>(taker, n, dims, n_centres));
+  *bytes = taker.used;
+  return nullptr;
+}
+
+const char* launch_lloyd(const void* x, const double* centres, const double* weights, int64_t n, int64_t dims,
+                         int64_t n_centres, int64_t max_iter, double threshold, bool is_double, void* workspace,
+                         int64_t* labels, double* moved, void* stream) {
+  Launcher launch = {static_cast<cudaStream_t>(stream)};
+  const auto run = [&](auto type) {
+    using T = decltype(type);
+    Taker taker = {reinterpret_cast<uintptr_t>(workspace)};
+    LloydWorkspace<T> w = take_lloyd<T>(taker, n, dims, n_centres);
+    const T* rows = static_cast<const T*>(x);
+    w.step.from = {rows, w.step.rounded, n, dims, n_centres, padded(dims)};
+    w.step.weights = w.sums.weights = weights;
+    w.step.labels = labels;
+    w.step.centres = moved;
+    w.sums.order.groups = labels;
+    w.sums.order.active = &w.step.state->active;
+    w.sums.x = rows;
+    w.sums.means = moved;
+    w.sums.n = n;
+    round_centres(centres, n_centres, dims, w.step.rounded, moved, launch);
+    run_lloyd(w, max_iter, threshold, launch);
   };
   is_double ? run(double()) : run(float());
   return error_text(launch.error);

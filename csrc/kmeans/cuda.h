@@ -21,4 +21,13 @@ const char* closer_bytes(int64_t n_centres, int64_t dims, bool is_double, int64_
 const char* launch_closer(const void* x, const double* centres, const double* closest, int64_t n, int64_t dims,
                           int64_t n_centres, bool is_double, void* workspace, double* found, void* stream);
 
+const char* lloyd_bytes(int64_t n, int64_t dims, int64_t n_centres, bool is_double, int64_t* bytes);
+
+// All steps that there may be are launched; those after the last that is needed return at once. weights [n] may be
+// null:
+// 1. labels [n], moved [n_centres, dims]; n and max_iter are at least 1.
+const char* launch_lloyd(const void* x, const double* centres, const double* weights, int64_t n, int64_t dims,
+                         int64_t n_centres, int64_t max_iter, double threshold, bool is_double, void* workspace,
+                         int64_t* labels, double* moved, void* stream);
+
 }  // namespace pygen

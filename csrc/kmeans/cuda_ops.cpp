@@ -94,10 +94,33 @@ Tensor closer_cuda(const Tensor& x_in, const Tensor& centres_in, const Tensor& c
   return found;
 }
 
+std::tuple<Tensor, Tensor> lloyd_cuda(const Tensor& x_in, const Tensor& centres_in,
+                                      const std::optional<Tensor>& weights_in, int64_t max_iter, double threshold) {
+  check_centres(x_in, centres_in);
+  const int64_t n = x_in.size(0), dims = x_in.size(1), n_centres = centres_in.size(0);
+  check_devices(x_in, {&centres_in});
+  const Maybe weights = checked(x_in, weights_in, ScalarType::Double, n, "weights must be float64 [N]");
+  STD_TORCH_CHECK(n > 0 && max_iter > 0, "x must have a row, and max_iter be positive");
+  const torch::stable::accelerator::DeviceGuard guard(x_in.get_device_index());
+  const Tensor x = torch::stable::contiguous(x_in), centres = torch::stable::contiguous(centres_in);
+  const bool is_double = x.scalar_type() == ScalarType::Double;
+  Tensor labels = torch::stable::new_empty(x, {n}, ScalarType::Long),
+         moved = torch::stable::new_empty(centres, {n_centres, dims});
+  int64_t bytes = 0;
+  lloyd_bytes(n, dims, n_centres, is_double, &bytes);
+  const Tensor workspace = torch::stable::new_empty(x, {bytes}, ScalarType::Byte);
+  const char* error =
+      launch_lloyd(x.data_ptr(), data<double>(centres), weights.data<double>(), n, dims, n_centres, max_iter, threshold,
+                   is_double, workspace.data_ptr(), data<int64_t>(labels), data<double>(moved), current_stream(x));
+  STD_TORCH_CHECK(error == nullptr, "lloyd: ", error);
+  return {labels, moved};
+}
+
 }  // namespace
 }  // namespace pygen
 
 STABLE_TORCH_LIBRARY_IMPL(pygen, CUDA, m) {
   m.impl("moments", TORCH_BOX(&pygen::moments_cuda));
   m.impl("closer", TORCH_BOX(&pygen::closer_cuda));
+  m.impl("lloyd", TORCH_BOX(&pygen::lloyd_cuda));
 }

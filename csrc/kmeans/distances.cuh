@@ -29,7 +29,7 @@ struct DistanceShapes;
 template <>
 struct DistanceShapes<float> {
   using Few = DistanceShape<float, 2, 8, 128, 3>;
-  using Many = DistanceShape<float, 8, 8, 16, 4>;
+  using Many = DistanceShape<float, 8, 8, 16, 3>;
 };
 template <>
 struct DistanceShapes<double> {
@@ -132,6 +132,7 @@ __device__ __forceinline__ void measure(const DistancesOf<typename Shape::T>& a,
   for (auto& row : sums)
     for (auto& sum : row) sum = 0;
   const int slices = static_cast<int>(a.depth / Shape::kDepth);
+  const bool needed = first_centre + centre_of_thread<Shape>() < a.n_centres;
   for (int slice = 0; slice < kStages - 1; ++slice) {
     if (slice < slices)
       load_slice<Shape, kWhole>(a, first_row, first_centre, int64_t{slice} * Shape::kDepth, stages[slice]);
@@ -144,18 +145,21 @@ __device__ __forceinline__ void measure(const DistancesOf<typename Shape::T>& a,
     if (next < slices)
       load_slice<Shape, kWhole>(a, first_row, first_centre, int64_t{next} * Shape::kDepth, stages[next % kStages]);
     cp_async_commit();
-    add_slice<Shape>(stages[slice % kStages], sums);
+    if (needed) add_slice<Shape>(stages[slice % kStages], sums);
   }
 }
 
 constexpr int kRoundThreads = 256;
 
-// centres [n_centres, dims] in T, a row being `depth` long.
+// centres [n_centres, dims] in T, a row being `depth` long, and a copy as they are, unless that is null.
 template <class T>
-__global__ void __launch_bounds__(kRoundThreads)
-    round_kernel(const double* __restrict__ centres, int64_t n_centres, int64_t dims, int64_t depth, T* to) {
+__global__ void __launch_bounds__(kRoundThreads) round_kernel(const double* __restrict__ centres, int64_t n_centres,
+                                                              int64_t dims, int64_t depth, T* to, double* copy) {
   const int64_t i = int64_t{blockIdx.x} * kRoundThreads + threadIdx.x, column = i % depth;
-  if (i < n_centres * depth) to[i] = column < dims ? static_cast<T>(centres[i / depth * dims + column]) : T{0};
+  if (i >= n_centres * depth) return;
+  const int64_t from = i / depth * dims + column;
+  to[i] = column < dims ? static_cast<T>(centres[from]) : T{0};
+  if (copy && column < dims) copy[from] = centres[from];
 }
 
 // found [n_centres, n]: the smaller of the distance and what the row has.

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pygen import ops
-from pygen.ops.kmeans import closer
+from pygen.ops.kmeans import closer, lloyd
 from pygen.ops.moments import moments
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -36,7 +36,7 @@ def assert_close(found, expected, error):
 
 
 def test_cuda_kernels_are_the_ones_that_run(kernels):
-    for name in ("moments", "closer"):
+    for name in ("moments", "closer", "lloyd"):
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"pygen::{name}", "CUDA")
 
 
@@ -52,12 +52,12 @@ def test_moments_against_float64(dtype, n, d, k, seed):
     found = moments(x, groups, centres, weights)
     expected = moments.__wrapped__(x.double(), groups, centres, weights)
     for mine, wanted in zip(found, expected, strict=True):
-        assert_close(mine, wanted, 1e-12)
+        assert_close(mine, wanted, 1e-11)
     rows = torch.randint(n, (2 * n + 1,), device="cuda")
     found = moments(x, groups[rows], centres, rows=rows)
     expected = moments.__wrapped__(x.double(), groups[rows], centres, rows=rows)
     for mine, wanted in zip(found, expected, strict=True):
-        assert_close(mine, wanted, 1e-12)
+        assert_close(mine, wanted, 1e-11)
 
 
 # float32: sums of as many squares as columns.
@@ -72,12 +72,48 @@ def test_closer_against_float64(dtype, n, d, k, seed):
     assert_close(closer(x, centres, closest), expected, 1e-5 if dtype == torch.float32 else 1e-12)
 
 
+# Heaps far apart, so that no label is a close call.
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("dtype", FLOAT)
+@pytest.mark.parametrize("steps", [1, 30])
+@pytest.mark.parametrize(("n", "d", "k"), [(1, 1, 1), (70_000, 64, 130), (3000, 1501, 7)])
+def test_lloyd_against_float64(dtype, n, d, k, steps, seed):
+    x, groups, centres, weights = problem(n, d, k, dtype, seed)
+    heaps = torch.arange(n, device="cuda") % k
+    x += (10 * centres[heaps] - centres[groups]).to(dtype)
+    weights[:k] = 1
+    labels, moved = lloyd(x, x[:k].double(), weights, steps, 0.0)
+    expected, where = lloyd.__wrapped__(x.double(), x[:k].double(), weights, steps, 0.0)
+    assert torch.equal(labels, expected)
+    assert_close(moved, where, 1e-10)
+
+
+@pytest.mark.parametrize("steps", [1, 9])
+def test_centres_without_rows(steps, seed):
+    x, _, centres, weights = problem(300_001, 20, 40, torch.float64, seed)
+    centres[15:] = centres[0]
+    labels, moved = lloyd(x, centres, weights, steps, 0.0)
+    expected, where = lloyd.__wrapped__(x, centres, weights, steps, 0.0)
+    assert torch.equal(labels, expected)
+    assert_close(moved, where, 1e-10)
+
+
+def test_lloyd_stops_where_the_definition_does(seed):
+    x, _, centres, _ = problem(20_000, 8, 12, torch.float64, seed)
+    for steps, threshold in ((1, 1e9), (5, 0.1), (300, 1e-4), (300, 0.0)):
+        labels, moved = lloyd(x, centres, None, steps, threshold)
+        expected, where = lloyd.__wrapped__(x, centres, None, steps, threshold)
+        assert torch.equal(labels, expected)
+        assert_close(moved, where, 1e-10)
+
+
 def calls(n, d, k, dtype, seed):
     """Arguments, and each operator as a function of them."""
     arguments = problem(n, d, k, dtype, seed)
     operators = (
         lambda x, groups, centres, weights: moments(x, groups, centres, weights),
         lambda x, groups, centres, weights: (closer(x, centres, weights * d),),
+        lambda x, groups, centres, weights: lloyd(x, x[:k].double(), weights, 9, 0.0),
     )
     return arguments, operators
 
@@ -144,7 +180,7 @@ def test_more_than_two_to_the_31_elements(kernels):
     for mine, wanted in zip(
         moments(x, labels, centres, heavy), moments(few, groups, centres, weights), strict=True
     ):
-        assert_close(mine, wanted, 1e-12)
+        assert_close(mine, wanted, 1e-11)
     closest = torch.full((n,), torch.inf, dtype=torch.float64, device="cuda")
     assert torch.equal(
         closer(x, centres, closest)[:, -500:], closer(few, centres, closest[:1000])[:, 500:]

@@ -4,12 +4,13 @@ import pytest
 import torch
 from harness import MODES, Program
 
-from pygen.ops.kmeans import closer
+from pygen.ops.kmeans import closer, lloyd
 from pygen.ops.moments import moments
 
-FUNCTIONS = MOMENTS, MOMENTS_BYTES, CLOSER, CLOSER_BYTES = tuple(
+FUNCTIONS = MOMENTS, MOMENTS_BYTES, CLOSER, CLOSER_BYTES, LLOYD, LLOYD_BYTES = tuple(
     f"pygen::{name}"
-    for name in ("launch_moments", "moments_bytes", "launch_closer", "closer_bytes")
+    for operator in ("moments", "closer", "lloyd")
+    for name in (f"launch_{operator}", f"{operator}_bytes")
 )
 PROGRAM = Program("csrc/kmeans/cuda.h", FUNCTIONS, ["csrc/kmeans/cuda.cu"])
 DTYPES = [torch.float32, torch.float64]
@@ -76,9 +77,45 @@ def check_closer(program, n, d, k, dtype, offset=100.0, **options):
     torch.testing.assert_close(found, expected, rtol=tolerance, atol=1e-9)
 
 
+def scattered(n, d, k, dtype):
+    """Rows in six heaps, and centres of which three are so placed that no row is theirs."""
+    g = torch.Generator().manual_seed(n + d + k)
+    x = torch.randn(n, d, generator=g) + 3 * torch.randn(6, d, generator=g)[torch.arange(n) % 6]
+    centres = x[torch.randperm(n, generator=g)[:k]].double()
+    if k > 4:
+        centres[2] = centres[1]
+        centres[3:5] = 1000
+    weights = torch.randint(0, 3, (n,), generator=g).double()
+    weights[0] = 1
+    return x.to(dtype), centres, weights
+
+
+def run_lloyd(program, x, centres, weights, max_iter, threshold, **options):
+    (n, d), k, double = x.shape, len(centres), int(x.dtype == torch.float64)
+    return program.call(
+        LLOYD,
+        *(x, centres, weights, n, d, k, max_iter, threshold, double),
+        workspace(LLOYD_BYTES, n, d, k, double),
+        *(torch.full((n,), -7), nan(k, d)),
+        None,
+        **options,
+    )[-2:]
+
+
+def check_lloyd(program, n, d, k, dtype, steps=30, threshold=0.0, weighted=True, **options):
+    x, centres, weights = scattered(n, d, k, dtype)
+    arguments = centres, weights if weighted else None, steps, threshold
+    labels, moved = run_lloyd(program, x, *arguments, **options)
+    expected, where = lloyd.__wrapped__(x.double(), *arguments)
+    assert torch.equal(labels, expected)
+    tolerance = 1e-11 if dtype == torch.float64 else 1e-6
+    torch.testing.assert_close(moved, where, rtol=tolerance, atol=tolerance)
+
+
 def exercise(program, **options):
     check_moments(program, 100, 9, 3, torch.float32, **options)
     check_closer(program, 20, 70, 3, torch.float32, **options)
+    check_lloyd(program, 300, 20, 65, torch.float32, steps=2, weighted=False, **options)
 
 
 # Several blocks, runs that end in them, columns over several blocks, more groups than a scan's round, odd sizes.
@@ -139,3 +176,43 @@ def test_closer_is_the_operators(n, d, k, dtype, backwards, mode):
 
 def test_distances_of_data_far_from_zero():
     check_closer(PROGRAM, 40, 20, 3, torch.float32, offset=1e4)
+
+
+@pytest.mark.parametrize(
+    ("mode", "n", "d", "k"),
+    in_modes(
+        [(1, 1, 1), (1100, 2, 9), (150, 68, 70), (80, 130, 40), (3, 0, 2)],
+        [(140, 17, 6), (130, 5, 40)],
+    ),
+)
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_lloyd_is_the_operators(n, d, k, dtype, backwards, mode):
+    steps = {"plain": 30, "address": 5, "thread": 3}[mode]
+    check_lloyd(PROGRAM, n, d, k, dtype, steps, weighted=n % 2 == 0, mode=mode, backwards=backwards)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 9])
+@pytest.mark.parametrize("threshold", [0.0, 0.5, 50.0, 1e9])
+def test_lloyd_stops_where_the_operator_does(steps, threshold):
+    check_lloyd(PROGRAM, 300, 3, 8, torch.float64, steps, threshold)
+
+
+def test_of_centres_at_the_same_distance_the_first_is_a_rows():
+    x = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
+    centres = torch.tensor([[3.0], [-1.0], [-1.0], [3.0]]).double()
+    labels, _ = run_lloyd(PROGRAM, x, centres, None, 1, 0.0)
+    assert labels.tolist() == [1, 0, 0, 0]
+
+
+def test_more_empty_centres_than_rows_that_count():
+    x, weights = torch.arange(6.0)[:, None], torch.tensor([1, 0, 2, 0, 0, 1]).double()
+    centres = torch.full((5, 1), 9.0, dtype=torch.float64)
+    centres[0] = 1
+    labels, moved = run_lloyd(PROGRAM, x, centres, weights, 1, 0.0, mode="address")
+    assert labels.tolist() == [0, 0, 0, 0, 0, 0]
+    assert moved.flatten().tolist() == [9 / 4, 5, 0, 2, 9]
+
+
+def test_what_barriers_are_tested_by_is_right():
+    exercise(PROGRAM)
