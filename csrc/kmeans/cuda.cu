@@ -86,7 +86,7 @@ void launch_closer_as(const DistancesOf<typename Shape::T>& a, const double* clo
          Shape::kStages * sizeof(DistanceStage<Shape>), a, closest, found);
 }
 
-constexpr int64_t kFewCentres = 32;  // with more, four passes over the rows take longer than the sums
+constexpr int64_t kFewCentres = 32;  // four passes over the rows; for more, the sums take longer than one does
 
 template <class T>
 struct LloydWorkspace {
