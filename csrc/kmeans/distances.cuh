@@ -29,7 +29,7 @@ struct DistanceShapes;
 template <>
 struct DistanceShapes<float> {
   using Few = DistanceShape<float, 2, 8, 128, 3>;
-  using Many = DistanceShape<float, 8, 8, 16, 3>;
+  using Many = DistanceShape<float, 8, 8, 16, 2>;
 };
 template <>
 struct DistanceShapes<double> {
