@@ -1,5 +1,5 @@
 // The CUDA kernels of full covariances as their bindings see them. Each launches on `stream`, all tensors contiguous,
-// and returns the error's text, or null. dtype: of x, kFloat or kDouble.
+// and returns the error's text, or null. dtype: of x, kFloat or kDouble; fast: float by one product in TF32, not three.
 #pragma once
 #include "../gaussian/gaussian.h"
 
@@ -8,7 +8,7 @@ namespace pygen {
 // norms [n] of x [n, size], by centre [size] and factor [size, columns], all of one dtype. heights: columns / 32
 // rounded up; they are written.
 const char* launch_whitened_norms(const void* x, int64_t n, int64_t size, const void* centre, const void* factor,
-                                  int64_t columns, int64_t* heights, Real dtype, void* norms, void* stream);
+                                  int64_t columns, int64_t* heights, Real dtype, bool fast, void* norms, void* stream);
 
 // Blocks that together fill any GPU take the rows in so many parts, whatever the GPU: results are the same on all.
 int64_t scatter_parts(int64_t dims, int64_t components);
@@ -27,7 +27,7 @@ FullWorkspace full_em_workspace(int64_t n, int64_t dims, int64_t components, Rea
 // [n] (null: 1) those of the rows; counts [K], first [K, dims], second [K, dims, dims] and log_likelihood are written.
 // The workspace is 16-byte aligned.
 const char* launch_full_em(const void* x, int64_t n, int64_t dims, const double* means, const double* factors,
-                           const double* constant, const double* weights, int64_t components, Real dtype,
+                           const double* constant, const double* weights, int64_t components, Real dtype, bool fast,
                            void* workspace, int64_t chunk, double* counts, double* first, double* second,
                            double* log_likelihood, void* stream);
 

@@ -40,7 +40,7 @@ Tensor chosen(const Tensor& x, int64_t dim, const OptionalTensor& index) {
 }
 
 Tensor whitened_norms_cuda(const Tensor& x_in, const Tensor& centre_in, const Tensor& factor_in,
-                           const OptionalTensor& features, const OptionalTensor& rows, bool) {
+                           const OptionalTensor& features, const OptionalTensor& rows, bool fast) {
   const Real dtype = check_rows(x_in);
   check_devices(x_in, {&centre_in, &factor_in});
   check_index(x_in, rows, "rows must be int64 [P] in [0, N)");
@@ -56,7 +56,7 @@ Tensor whitened_norms_cuda(const Tensor& x_in, const Tensor& centre_in, const Te
   const Tensor norms = torch::stable::new_empty(x, {n}),
                heights = torch::stable::new_empty(x, {(columns + 31) / 32}, ScalarType::Long);
   const char* error = launch_whitened_norms(x.data_ptr(), n, size, centre.data_ptr(), factor.data_ptr(), columns,
-                                            data<int64_t>(heights), dtype, norms.data_ptr(), current_stream(x));
+                                            data<int64_t>(heights), dtype, fast, norms.data_ptr(), current_stream(x));
   STD_TORCH_CHECK(error == nullptr, "whitened_norms: ", error);
   return norms;
 }
@@ -86,7 +86,7 @@ void add_scatter_cuda(const Tensor& x_in, const Tensor& mean_in, const Tensor& w
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> full_em_cuda(const Tensor& x_in, const Tensor& means_in,
                                                         const Tensor& factors_in, const Tensor& constant_in,
-                                                        const OptionalTensor& weights_in, bool) {
+                                                        const OptionalTensor& weights_in, bool fast) {
   constexpr ScalarType kDouble = ScalarType::Double;
   const Real dtype = check_rows(x_in);
   check_devices(x_in, {&means_in, &factors_in, &constant_in});
@@ -108,7 +108,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> full_em_cuda(const Tensor& x_in, cons
   const Tensor workspace = torch::stable::new_empty(means, {needed.bytes}, ScalarType::Byte);
   const char* error = launch_full_em(
       x.data_ptr(), n, dims, data<double>(means), data<double>(factors), data<double>(constant),
-      weights ? data<double>(*weights) : nullptr, components, dtype, workspace.data_ptr(), needed.chunk,
+      weights ? data<double>(*weights) : nullptr, components, dtype, fast, workspace.data_ptr(), needed.chunk,
       data<double>(counts), data<double>(first), data<double>(second), data<double>(log_likelihood), current_stream(x));
   STD_TORCH_CHECK(error == nullptr, "full_em: ", error);
   return {counts, first, second, log_likelihood};

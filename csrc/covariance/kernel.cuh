@@ -1,8 +1,8 @@
 // |(x - centre) U|^2 on the GPU: squares of a product that is never written.
 //
 // float: x - centre is formed in float32, each operand is the sum of two numbers in TF32, and a product that of three
-// on tensor cores. These round sums towards zero: at every eight terms they enter a sum that rounds to nearest.
-// double: tensor cores, too, where there are any for float64.
+// on tensor cores; fast: it is one of operands rounded to TF32. These round sums towards zero: at every eight terms
+// they enter a sum that rounds to nearest. double: tensor cores, too, where there are any for float64.
 #pragma once
 #include "double_tile.cuh"
 
@@ -11,37 +11,51 @@ namespace pygen {
 // Columns that are zero from somewhere on are skipped by strips of so many: a warp's.
 constexpr int kStrip = 32;
 constexpr int kPrepareThreads = 256;
+// Blocks take so many tiles of rows by one Gaussian, then by the next: the rows stay in the second-level cache, and
+// each factor is fetched for a few thousand rows.
+constexpr int kTogether = 16;
 
 // Rows, and K Gaussians.
 template <class T, class Out>
 struct Whitening {
   const T* x;
   int64_t n, size;
-  const T *centre, *rest;  // [K, size]; what a centre in T leaves of one in float64, or null
-  const T* factor;         // [K, size, columns]
-  const int64_t* heights;  // [K, strips]
-  int64_t columns, tiles;  // of rows
+  const int64_t *rows, *counts;  // [K, n] and [K]: the first counts[k] of rows[k] are meant by Gaussian k; null: all
+  const T *centre, *rest;        // [K, size]; what a centre in T leaves of one in float64, or null
+  const T* factor;               // [K, size, columns]
+  const int64_t* heights;        // [K, strips]
+  int64_t columns, components;
   const double* constant;  // [K]: the result is constant - norm / 2; null: the norm
   Out* out;                // [K, n]
 };
 
 __host__ __device__ inline int64_t strips(int64_t columns) { return (columns + kStrip - 1) / kStrip; }
 
-// heights [K, strips]: one more than the last row that is not all zero. A block takes a strip of a factor, and copies
-// it unless `copy` is null.
+// The tile of rows that a block takes, and for which Gaussian.
+struct Place {
+  int64_t k, tile;
+};
+__device__ __forceinline__ Place place_of_block(int64_t components) {
+  const int64_t block = blockIdx.x, group = block / kTogether;
+  return {group % components, group / components * kTogether + block % kTogether};
+}
+
+// heights [K, strips]: one more than the last row that is not all zero. A block takes a strip of `columns`, spread
+// evenly over those of a factor [size, stride] up to its last, and copies it unless `copy` is null.
 template <class From, class To>
 __global__ void __launch_bounds__(kPrepareThreads)
-    prepare_factor_kernel(const From* __restrict__ factor, int64_t size, int64_t columns, int64_t* heights, To* copy) {
+    prepare_factor_kernel(const From* __restrict__ factor, int64_t size, int64_t stride, int64_t columns,
+                          int64_t* heights, To* copy) {
   constexpr int kWarps = kPrepareThreads / 32;
   int64_t* lasts = static_shared<int64_t[kWarps]>();
   const int64_t number = strips(columns), k = blockIdx.x / number;
   const int64_t column = blockIdx.x % number * kStrip + threadIdx.x % 32;
+  const int64_t source = (column + 1) * stride / columns - 1;
   int64_t last = 0;
   if (column < columns)
     for (int64_t row = threadIdx.x / 32; row < size; row += kWarps) {
-      const int64_t at = (k * size + row) * columns + column;
-      const From value = factor[at];
-      if (copy != nullptr) copy[at] = static_cast<To>(value);
+      const From value = factor[(k * size + row) * stride + source];
+      if (copy != nullptr) copy[(k * size + row) * columns + column] = static_cast<To>(value);
       if (value != 0) last = row + 1;
     }
   for (int bits = 16; bits > 0; bits /= 2) last = max(last, __shfl_xor_sync(0xFFFFFFFF, last, bits));
@@ -83,6 +97,15 @@ struct Walk {
 };
 
 template <class T, class Out>
+__device__ __forceinline__ int64_t number_of_rows(const Whitening<T, Out>& a, int64_t k) {
+  return a.rows == nullptr ? a.n : a.counts[k];
+}
+template <class T, class Out>
+__device__ __forceinline__ int64_t row_at(const Whitening<T, Out>& a, int64_t k, int64_t i) {
+  return a.rows == nullptr ? i : a.rows[k * a.n + i];
+}
+
+template <class T, class Out>
 __device__ __forceinline__ void store_norm(const Whitening<T, Out>& a, int64_t k, int64_t row, double norm) {
   a.out[k * a.n + row] = static_cast<Out>(a.constant == nullptr ? norm : a.constant[k] - 0.5 * norm);
 }
@@ -104,19 +127,19 @@ struct WhitenShared {
     float centre[2][WhitenTraits::kDepth];  // and what it leaves
   } stages[WhitenTraits::kStages];
   double norms[WhitenTraits::kWarpsAcross][WhitenTraits::kRows];
+  int64_t rows[WhitenTraits::kRows];
 };
 
-// Copies [height, width] of a matrix to rows `kStride` apart, zeros beyond its `rows` and `columns`. kWhole: by 16
-// bytes, to which all is aligned.
-template <int kHeight, int kWidth, int kStride, bool kWhole>
-__device__ __forceinline__ void load_part(const float* from, int64_t stride, int rows, int columns, float* to) {
+// Copies [height, width] of a matrix, whose rows begin at `from(row)`, to rows `kStride` apart, zeros beyond its `rows`
+// and `columns`. kWhole: by 16 bytes, to which all is aligned.
+template <int kHeight, int kWidth, int kStride, bool kWhole, class From>
+__device__ __forceinline__ void load_part(const From& from, int rows, int columns, float* to) {
   constexpr int kWide = kWhole ? 4 : 1, kAcross = kWidth / kWide, kStep = WhitenTraits::kThreads / kAcross;
   const int row = threadIdx.x / kAcross, column = threadIdx.x % kAcross * kWide;
-  from += row * stride + column;
   to += row * kStride + column;
 #pragma unroll(kWhole ? kHeight / kStep : 1)  // more addresses at once than there are registers for
-  for (int i = 0; i < kHeight; i += kStep, from += kStep * stride, to += kStep * kStride)
-    cp_async<4 * kWide>(to, from, row + i < rows && column < columns);
+  for (int i = 0; i < kHeight; i += kStep, to += kStep * kStride)
+    cp_async<4 * kWide>(to, from(row + i) + column, row + i < rows && column < columns);
 }
 
 struct Split {
@@ -130,6 +153,7 @@ __device__ __forceinline__ Split split(float x) {
 using WhitenSums = float[WhitenTraits::kWarpRows / 16][kStrip / 8][4];
 
 // Adds eight terms, from `k` of the slice on, to a warp's sums.
+template <bool kFast>
 __device__ __forceinline__ void multiply_eight(const WhitenShared::Stage& stage, int k, int row, int column,
                                                WhitenSums& sums) {
   using W = WhitenTraits;
@@ -148,8 +172,10 @@ __device__ __forceinline__ void multiply_eight(const WhitenShared::Stage& stage,
       small[i] = a.small;
     }
     float terms[kStrip / 8][4] = {};
-    for (int n = 0; n < kStrip / 8; ++n) mma_tf32(terms[n], small, b[n][0].large, b[n][1].large);
-    for (int n = 0; n < kStrip / 8; ++n) mma_tf32(terms[n], large, b[n][0].small, b[n][1].small);
+    if constexpr (!kFast) {
+      for (int n = 0; n < kStrip / 8; ++n) mma_tf32(terms[n], small, b[n][0].large, b[n][1].large);
+      for (int n = 0; n < kStrip / 8; ++n) mma_tf32(terms[n], large, b[n][0].small, b[n][1].small);
+    }
     for (int n = 0; n < kStrip / 8; ++n) mma_tf32(terms[n], large, b[n][0].large, b[n][1].large);
     for (int n = 0; n < kStrip / 8; ++n)
       for (int i = 0; i < 4; ++i) sums[m][n][i] += terms[n][i];
@@ -172,21 +198,27 @@ __device__ __forceinline__ void add_squares(WhitenSums& sums, double* norms) {
     }
 }
 
-template <class Out, bool kWhole>
+template <class Out, bool kWhole, bool kFast>
 __global__ void __launch_bounds__(WhitenTraits::kThreads, 2) whiten_kernel(Whitening<float, Out> a) {
   using W = WhitenTraits;
   WhitenShared& shared = *shared_memory<WhitenShared>();
-  const int64_t k = blockIdx.x / a.tiles, first = blockIdx.x % a.tiles * W::kRows;
+  const Place place = place_of_block(a.components);
+  const int64_t k = place.k, first = place.tile * W::kRows, left_rows = number_of_rows(a, k) - first;
+  if (left_rows <= 0) return;
+  const int count = left_rows < W::kRows ? static_cast<int>(left_rows) : W::kRows;
+  shared.rows[threadIdx.x] = static_cast<int>(threadIdx.x) < count ? row_at(a, k, first + threadIdx.x) : 0;
+  __syncthreads();
   const int64_t* heights = a.heights + k * strips(a.columns);
-  const float *x = a.x + first * a.size, *factor = a.factor + k * a.size * a.columns;
-  const int count = a.n - first < W::kRows ? static_cast<int>(a.n - first) : W::kRows;
+  const float* factor = a.factor + k * a.size * a.columns;
   Walk<W::kColumns, W::kDepth> loading(heights, a.columns), walk = loading;
   const auto load = [&](WhitenShared::Stage& stage) {
     if (!loading.done()) {
       const int begin = loading.begin, column = loading.column, left = static_cast<int>(a.size) - begin;
-      load_part<W::kRows, W::kDepth, W::kRowStride, kWhole>(x + begin, a.size, count, left, stage.x);
+      load_part<W::kRows, W::kDepth, W::kRowStride, kWhole>(
+          [&](int row) { return a.x + shared.rows[row] * a.size + begin; }, count, left, stage.x);
       load_part<W::kDepth, W::kColumns, W::kColumnStride, kWhole>(
-          factor + int64_t{begin} * a.columns + column, a.columns, left, loading.columns - column, stage.factor);
+          [&](int row) { return factor + int64_t{begin + row} * a.columns + column; }, left, loading.columns - column,
+          stage.factor);
       const int part = threadIdx.x / W::kDepth, own = threadIdx.x % W::kDepth;
       const float* centre = part == 0 ? a.centre : a.rest;
       if (part < 2) {
@@ -211,7 +243,7 @@ __global__ void __launch_bounds__(WhitenTraits::kThreads, 2) whiten_kernel(White
     const int column = walk.column, strip = column / kStrip + across;
     if (strip * kStrip < walk.columns && walk.begin < __ldg(heights + strip)) {
 #pragma unroll 1  // both at once take more registers than there are
-      for (int i = 0; i < W::kDepth; i += 8) multiply_eight(shared.stages[at], i, row, across * kStrip, sums);
+      for (int i = 0; i < W::kDepth; i += 8) multiply_eight<kFast>(shared.stages[at], i, row, across * kStrip, sums);
     }
     walk.next();
     if (walk.column != column) add_squares(sums, norms);
@@ -220,7 +252,7 @@ __global__ void __launch_bounds__(WhitenTraits::kThreads, 2) whiten_kernel(White
   if (static_cast<int>(threadIdx.x) >= count) return;
   double norm = 0;
   for (int i = 0; i < W::kWarpsAcross; ++i) norm += shared.norms[i][threadIdx.x];
-  store_norm(a, k, first + threadIdx.x, norm);
+  store_norm(a, k, shared.rows[threadIdx.x], norm);
 }
 
 // ---- double --------------------------------------------------------------------------------------------------------
@@ -228,12 +260,18 @@ __global__ void __launch_bounds__(WhitenTraits::kThreads, 2) whiten_kernel(White
 struct DoubleShared {
   DoubleSlice slice;
   double norms[2][DoubleTraits::kSide];
+  int64_t rows[DoubleTraits::kSide];
 };
 
 __global__ void __launch_bounds__(DoubleTraits::kThreads) whiten_double_kernel(Whitening<double, double> a) {
   using D = DoubleTraits;
   DoubleShared& shared = static_shared<DoubleShared>();
-  const int64_t k = blockIdx.x / a.tiles, first = blockIdx.x % a.tiles * D::kSide;
+  const Place place = place_of_block(a.components);
+  const int64_t k = place.k, first = place.tile * D::kSide, left = number_of_rows(a, k) - first;
+  if (left <= 0) return;
+  const int count = left < D::kSide ? static_cast<int>(left) : D::kSide, own = threadIdx.x;
+  if (own < D::kSide) shared.rows[own] = own < count ? row_at(a, k, first + own) : 0;
+  __syncthreads();
   const double *factor = a.factor + k * a.size * a.columns, *centre = a.centre + k * a.size;
   const int lane = threadIdx.x % 32;
   double* norms = shared.norms[threadIdx.x / 32 % 2] + double_row();
@@ -243,9 +281,10 @@ __global__ void __launch_bounds__(DoubleTraits::kThreads) whiten_double_kernel(W
   for (Walk<D::kSide, D::kDepth> walk(a.heights + k * strips(a.columns), a.columns); !walk.done();) {
     const int64_t column = walk.column;
     for (int i = threadIdx.x; i < D::kSide * D::kDepth; i += D::kThreads) {
-      const int64_t row = first + i / D::kDepth, feature = walk.begin + i % D::kDepth;
-      shared.slice.a[i % D::kDepth][i / D::kDepth] =
-          row < a.n && feature < a.size ? a.x[row * a.size + feature] - centre[feature] : 0;
+      const int row = i / D::kDepth;
+      const int64_t feature = walk.begin + i % D::kDepth;
+      shared.slice.a[i % D::kDepth][row] =
+          row < count && feature < a.size ? a.x[shared.rows[row] * a.size + feature] - centre[feature] : 0;
       const int64_t depth = walk.begin + i / D::kSide, at = column + i % D::kSide;
       shared.slice.b[i / D::kSide][i % D::kSide] =
           depth < a.size && at < a.columns ? factor[depth * a.columns + at] : 0;
@@ -267,8 +306,7 @@ __global__ void __launch_bounds__(DoubleTraits::kThreads) whiten_double_kernel(W
     }
   }
   __syncthreads();
-  if (threadIdx.x < D::kSide && first + threadIdx.x < a.n)
-    store_norm(a, k, first + threadIdx.x, shared.norms[0][threadIdx.x] + shared.norms[1][threadIdx.x]);
+  if (own < count) store_norm(a, k, shared.rows[own], shared.norms[0][own] + shared.norms[1][own]);
 }
 
 }  // namespace pygen

@@ -1,5 +1,5 @@
-// Who is responsible for which rows on the GPU: Bayes' rule, and each component's rows and weights side by side in the
-// rows' order. [K, n] is that of a chunk, which stays in the second-level cache.
+// Who is responsible for which rows on the GPU: which components may be, Bayes' rule, and each component's rows and
+// weights side by side in the rows' order. [K, n] is that of a chunk, which stays in the second-level cache.
 #pragma once
 #include "../pair.h"
 #include "../ptx.h"
@@ -64,29 +64,25 @@ __global__ void __launch_bounds__(kRowThreads) total_kernel(const double* __rest
 
 constexpr int kCompactThreads = 1024, kItems = 4;
 
-// A block moves what is not zero in a component's responsibilities [n] to the front, writes the rows they are of,
-// `start` being the first, and how many there are, and adds their sum to the component's count.
-__global__ void __launch_bounds__(kCompactThreads)
-    compact_kernel(double* resp, int64_t n, int64_t start, int64_t* rows, int64_t* sizes, double* counts) {
+// A block goes through 0 to n - 1 and takes those whose value is not zero, in this order: take(to, i, value), `to`
+// counting them. Returns their number. A value may be overwritten from its place on.
+template <class Value, class Take>
+__device__ __forceinline__ int64_t take_in_order(int64_t n, const Value& value, const Take& take) {
   constexpr int kWarps = kCompactThreads / 32;
   struct Numbers {
     int of_warps[2][kWarps];  // in turn: a warp may be one round ahead
   };
   Numbers& numbers = static_shared<Numbers>();
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  resp += blockIdx.x * n;
-  rows += blockIdx.x * n;
   int64_t size = 0;
-  double sum = 0;
   int turn = 0;
   for (int64_t begin = 0; begin < n; begin += kCompactThreads * kItems, turn = 1 - turn) {
     const int64_t first = begin + threadIdx.x * kItems;
     double values[kItems];
     int own = 0;
     for (int i = 0; i < kItems; ++i) {
-      values[i] = first + i < n ? resp[first + i] : 0;
+      values[i] = first + i < n ? value(first + i) : 0;
       own += values[i] != 0;
-      sum += values[i];
     }
     int until = own;  // of the warp, up to this lane
     for (int step = 1; step < 32; step *= 2) {
@@ -101,16 +97,61 @@ __global__ void __launch_bounds__(kCompactThreads)
       if (other < warp) to += number;
       size += number;
     }
-    for (int i = 0; i < kItems; ++i) {
-      if (values[i] == 0) continue;
-      resp[to] = values[i];
-      rows[to++] = start + first + i;
-    }
+    for (int i = 0; i < kItems; ++i)
+      if (values[i] != 0) take(to++, first + i, values[i]);
   }
+  return size;
+}
+
+// A block moves what is not zero in a component's responsibilities [n] to the front, writes the rows they are of,
+// `start` being the first, and how many there are, and adds their sum to the component's count.
+__global__ void __launch_bounds__(kCompactThreads)
+    compact_kernel(double* resp, int64_t n, int64_t start, int64_t* rows, int64_t* sizes, double* counts) {
+  resp += blockIdx.x * n;
+  rows += blockIdx.x * n;
+  double sum = 0;
+  const auto value = [&](int64_t i) {
+    sum += resp[i];
+    return resp[i];
+  };
+  const int64_t size = take_in_order(n, value, [&](int64_t to, int64_t i, double resp_of_row) {
+    resp[to] = resp_of_row;
+    rows[to] = start + i;
+  });
   sum = block_sum<kCompactThreads>(sum);
   if (threadIdx.x != 0) return;
   counts[blockIdx.x] += sum;
   sizes[blockIdx.x] = size;
+}
+
+// best [n]: the component with the largest of bounds [K, n].
+__global__ void __launch_bounds__(kRowThreads)
+    best_kernel(const double* __restrict__ bounds, int64_t components, int64_t n, int* best) {
+  const int64_t row = int64_t{blockIdx.x} * kRowThreads + threadIdx.x;
+  if (row >= n) return;
+  int of_row = 0;
+  double top = bounds[row];
+  for (int64_t k = 1; k < components; ++k)
+    if (bounds[k * n + row] > top) {
+      top = bounds[k * n + row];
+      of_row = static_cast<int>(k);
+    }
+  best[row] = of_row;
+}
+
+// A block writes the rows whose best component is its own, and how many there are; `others`, when that of the best in
+// joint [K, n] is known: those where its own, of which joint has a bound, may matter all the same.
+__global__ void __launch_bounds__(kCompactThreads)
+    candidates_kernel(const double* __restrict__ joint, const int* __restrict__ best, int64_t n, bool others,
+                      int64_t* rows, int64_t* sizes) {
+  const int k = static_cast<int>(blockIdx.x);
+  rows += k * n;
+  const auto wanted = [&](int64_t i) {
+    if (!others || best[i] == k) return others != (best[i] == k);
+    return joint[k * n + i] > joint[best[i] * n + i] + kLogNegligible;
+  };
+  const int64_t size = take_in_order(n, wanted, [&](int64_t to, int64_t i, double) { rows[to] = i; });
+  if (threadIdx.x == 0) sizes[k] = size;
 }
 
 }  // namespace pygen
