@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pygen.ops.dense import add_scatter, whitened_norms
+from pygen.ops.dense import add_scatter, linear_em, whitened_norms
 from pygen.ops.diagonal import diagonal_em, diagonal_log_joint, diagonal_sums
 from pygen.ops.moments import moments
 from pygen.ops.operator import operator
@@ -186,33 +186,26 @@ class Tied(Covariance):
         return self._means.new_zeros(dims, dims)
 
     def log_joint(self, x: Tensor, *, prune: bool) -> tuple[Tensor, Tensor | float]:
-        return self._relative(x), self._common(x)
-
-    def _relative(self, x: Tensor) -> Tensor:
-        return torch.addmm(self._constant, self._linear, (x - self._centre).T)
+        relative = torch.addmm(self._constant, self._linear, (x - self._centre).T)
+        return relative, self._common(x)
 
     def _common(self, x: Tensor) -> Tensor:
         norms = whitened_norms(x, self._centre.to(x.dtype), self._factor)
         return -0.5 * norms.double()
 
     def em(self, x: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """As the base has it, but norms and scatter, which no component has to do with, are taken at once."""
-        common, log_likelihood = self._common(x), self._means.new_zeros(())
-        for rows in self.blocks(x):
-            weights = None if sample_weight is None else sample_weight[rows]
-            resp, log_sum = posterior(self._relative(x[rows]), weights)
-            log_prob = log_sum + common[rows]
-            log_likelihood += (log_prob if weights is None else log_prob * weights).sum()
-            self._add_first(x[rows], resp)
+        """As the base has it, but norms and scatter, which no component has to do with, are taken at once, and without
+        a look at the posterior, for which the host would wait.
+        """
+        counts, first, log_likelihood = linear_em(
+            x, self._centre, self._linear, self._constant[:, 0], self._common(x), sample_weight
+        )
+        self._counts += counts
+        self._first += first
         self._add_second(x, sample_weight)
         return *self.statistics(), log_likelihood
 
     def add(self, x: Tensor, resp: Posterior) -> None:
-        self._add_first(x, resp)
-        self._add_second(x, resp.values if resp.resp is None else resp.resp.sum(0))
-
-    def _add_first(self, x: Tensor, resp: Posterior) -> None:
-        """Counts, and sums about the centre."""
         if resp.resp is None:
             centres = self._centre.expand_as(self._means)
             counts, first, _ = moments(x, resp.groups, centres, resp.values, resp.rows)
@@ -220,6 +213,7 @@ class Tied(Covariance):
             counts, first = resp.resp.sum(1), resp.resp @ (x - self._centre)
         self._counts += counts
         self._first += first
+        self._add_second(x, resp.values if resp.resp is None else resp.resp.sum(0))
 
     def _add_second(self, x: Tensor, weights: Tensor | None) -> None:
         if weights is None:

@@ -1,15 +1,23 @@
-"""Gaussians with dense covariances: norms of whitened rows, and scatter matrices."""
+"""Gaussians with dense covariances: norms of whitened rows, posteriors where only means differ, scatter matrices."""
+
+from functools import partial
 
 import torch
 from torch import Tensor
+from torch.library import register_kernel
+from torch.nn.functional import threshold_
 
 from pygen.ops.operator import operator
+from pygen.ops.posterior import NEGLIGIBLE
 
 # Columns of a triangular factor, or rows of a symmetric product, that are done at once: narrow enough to skip most
 # of the empty or mirrored half, wide enough for the matrix product to run at full speed.
 _STRIP = 112
 # Elements of x in a block, so that its float64 temporaries are bounded.
 _BLOCK_ELEMENTS = 2**21
+# Elements of x, or of the posterior, in a block of linear_em: on the CPU they stay in cache, and a GPU's block lasts
+# longer than its launches.
+_LINEAR_ELEMENTS, _LINEAR_ELEMENTS_CUDA = 2**18, 2**23
 
 
 def _strips(size: int) -> list[tuple[int, int]]:
@@ -70,6 +78,82 @@ def whitened_norms(
         height = int(ends[:, start:stop].max()) if ends.numel() else 0
         norms += (difference[:, :height] @ factor[:height, start:stop]).square_().sum(1)
     return norms
+
+
+def _linear_em_fake(
+    x: Tensor,
+    centre: Tensor,
+    linear: Tensor,
+    constant: Tensor,
+    common: Tensor,
+    sample_weight: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(constant), torch.empty_like(linear), constant.new_empty(())
+
+
+@operator(fake=_linear_em_fake)
+def linear_em(
+    x: Tensor,
+    centre: Tensor,
+    linear: Tensor,
+    constant: Tensor,
+    common: Tensor,
+    sample_weight: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """EM's posterior, and its sums, where log joint densities are linear in x but for what all components share.
+
+    Everything is float64, and nothing waits for a GPU.
+
+    Parameters
+    ----------
+    x : Tensor
+        ``[N, D]``, float32 or float64.
+    centre : Tensor
+        ``[D]``, float64.
+    linear, constant, common : Tensor
+        ``[K, D]``, ``[K]`` and ``[N]``, float64: the log joint density of row n and component k is ``constant_k +
+        linear_k (x_n - centre) + common_n``, in nats.
+    sample_weight : Tensor, optional
+        ``[N]``, float64, non-negative.
+
+    Returns
+    -------
+    counts, sums, log_likelihood : Tensor
+        ``[K]``, ``[K, D]`` about the centre and ``[]``, float64.
+    """
+    return _linear_em(x, centre, linear, constant, common, sample_weight, elements=_LINEAR_ELEMENTS)
+
+
+def _linear_em(
+    x: Tensor,
+    centre: Tensor,
+    linear: Tensor,
+    constant: Tensor,
+    common: Tensor,
+    sample_weight: Tensor | None = None,
+    *,
+    elements: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    counts, sums = torch.zeros_like(constant), torch.zeros_like(linear)
+    log_likelihood = constant.new_zeros(())
+    size = max(elements // max(*linear.shape, 1), 64)
+    for start in range(0, len(x), size):
+        rows = slice(start, start + size)
+        difference = x[rows] - centre
+        joint = torch.addmm(constant[:, None], linear, difference.T)
+        log_sum = joint.logsumexp(0)
+        resp = threshold_(joint.sub_(log_sum).exp_(), NEGLIGIBLE, 0.0)
+        log_prob = log_sum + common[rows]
+        if sample_weight is not None:
+            resp *= sample_weight[rows]
+            log_prob *= sample_weight[rows]
+        counts += resp.sum(1)
+        sums.addmm_(resp, difference)
+        log_likelihood += log_prob.sum()
+    return counts, sums, log_likelihood
+
+
+register_kernel("pygen::linear_em", "cuda", partial(_linear_em, elements=_LINEAR_ELEMENTS_CUDA))
 
 
 def _add_scatter_fake(

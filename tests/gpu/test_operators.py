@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pygen.ops.covariance import full_em
-from pygen.ops.dense import add_scatter, whitened_norms
+from pygen.ops.dense import add_scatter, linear_em, whitened_norms
 from pygen.ops.diagonal import diagonal_em, diagonal_log_joint
 from pygen.ops.gaussian import normal, uniform
 from pygen.ops.kmeans import closer, lloyd
@@ -125,6 +125,13 @@ CASES = {
     "full_em": Case(
         full_em,
         lambda g, t: (randn(g, N, D).to(t), 0.3 * randn(g, K, D), factors(g, K), randn(g, K)),
+    ),
+    "linear_em": Case(
+        linear_em,
+        lambda g, t: (
+            *(randn(g, N, D).to(t), randn(g, D), 0.3 * randn(g, K, D), randn(g, K)),
+            *(randn(g, N), positive(g, N)),
+        ),
     ),
     "whitened_norms": Case(
         whitened_norms,

@@ -5,7 +5,7 @@ import torch
 from torch.library import opcheck
 
 from pygen.ops import native
-from pygen.ops.dense import add_scatter, whitened_norms
+from pygen.ops.dense import add_scatter, linear_em, whitened_norms
 
 SHAPES = [(1, 1), (30, 5), (200, 33), (450, 130), (64, 257)]
 
@@ -58,6 +58,33 @@ def test_scatter_equals_its_definition_in_every_kernel(shape, dtype):
             assert torch.equal(second, second.T)
     first, second = torch.zeros(d).double(), torch.zeros(d, d).double()
     opcheck(torch.ops.pygen.add_scatter, (x, mean, weights, first, second, rows))
+
+
+# More rows than a block has; more components than features.
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("shape", [(0, 3, 2), (1, 1, 1), (30, 5, 3), (40_000, 8, 20)])
+def test_linear_em_equals_its_definition(shape, dtype, weighted):
+    n, d, k = shape
+    g = torch.Generator().manual_seed(n)
+    x = (100 + torch.randn(n, d, generator=g)).to(dtype)
+    centre = torch.full((d,), 99.5).double()
+    linear, constant = torch.randn(k, d, generator=g).double(), torch.randn(k, generator=g).double()
+    common = torch.randn(n, generator=g).double()
+    weights = torch.rand(n, generator=g).double() if weighted else None
+    difference = x.double() - centre
+    joint = constant + difference @ linear.T + common[:, None]
+    each = torch.ones(n).double() if weights is None else weights
+    resp = joint.softmax(1) * each[:, None]
+    expected = resp.sum(0), resp.T @ difference, (joint.logsumexp(1) * each).sum()
+    arguments = x, centre, linear, constant, common, weights
+    torch.testing.assert_close(linear_em(*arguments), expected)
+    if n < 100:
+        opcheck(torch.ops.pygen.linear_em, arguments)
+
+
+def test_linear_em_takes_larger_blocks_on_a_gpu():
+    assert torch._C._dispatch_has_kernel_for_dispatch_key("pygen::linear_em", "CUDA")
 
 
 def test_bits_do_not_depend_on_threads_or_memory_layout():
