@@ -55,12 +55,16 @@ EXPECTED = {
         "shared loads": 8,
     },
     "(move|close)_kernel<(float|double)>": {},
-    "whiten_kernel<(float|double), true>": {"loads": 6, "tensor": 48},
-    "whiten_kernel<(float|double), false>": {"tensor": 48},
+    "whiten_kernel<(float|double), true, false>": {"loads": 6, "tensor": 48},
+    "whiten_kernel<(float|double), false, false>": {"tensor": 48},
+    "whiten_kernel<(float|double), true, true>": {"loads": 6, "tensor": 16},
+    "whiten_kernel<(float|double), false, true>": {"tensor": 16},
     "whiten_double_kernel": {"tensor": 16},
     "scatter_kernel<(float|double)>": {"tensor": 16},
     "prepare_factor_kernel<(float|double), (float|double)>": {},
     "(split_means_kernel<float>|posterior_kernel|total_kernel|compact_kernel|sum_parts_kernel)": {},
+    "(best|candidates|diagonal_factor)_kernel": {},
+    "eliminate_kernel<(true|false)>": {"tensor": 16},
 }
 
 PLANTED = """

@@ -2,6 +2,7 @@
 
 #include "../launch.h"
 #include "cuda.h"
+#include "factor.cuh"
 #include "kernel.cuh"
 #include "posterior.cuh"
 #include "scatter.cuh"
@@ -234,6 +235,21 @@ const char* launch_add_scatter(const void* x, int64_t total, int64_t dims, const
   dtype == Real::kFloat ? run(float()) : run(double());
   launch(sum_parts_kernel, divided(dims * dims, kSumThreads), kSumThreads, 0, first_parts, second_parts, parts,
          int64_t{1}, dims, true, first, second);
+  return error_text(launch.error);
+}
+
+const char* launch_inverse_factors(double* matrices, int64_t components, int64_t dims, double* factors, bool* positive,
+                                   void* stream) {
+  Launcher launch = {static_cast<cudaStream_t>(stream)};
+  launch.clear(factors, components * dims * dims * static_cast<int64_t>(sizeof(double)));
+  const int64_t sides = dims == 0 ? 1 : double_sides(dims);  // nothing is positive definite, too
+  for (int64_t panel = 0; panel < sides; ++panel) {
+    launch(diagonal_factor_kernel, components, kDiagonalThreads, 0, matrices, factors, dims, panel, positive);
+    const int64_t below = sides - panel - 1;
+    launch(eliminate_kernel<true>, components * (sides - 1), DoubleTraits::kThreads, 0, matrices, factors, dims, panel);
+    launch(eliminate_kernel<false>, components * (below * (below + 1) / 2 + below * (panel + 1)),
+           DoubleTraits::kThreads, 0, matrices, factors, dims, panel);
+  }
   return error_text(launch.error);
 }
 

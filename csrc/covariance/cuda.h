@@ -18,6 +18,11 @@ const char* launch_add_scatter(const void* x, int64_t total, int64_t dims, const
                                const int64_t* rows, int64_t n, Real dtype, double* workspace, double* first,
                                double* second, void* stream);
 
+// Upper triangular factors U [K, dims, dims] with U U^T the inverse of a matrix, and whether it is positive definite
+// [K]. The matrices [K, dims, dims] are spoilt.
+const char* launch_inverse_factors(double* matrices, int64_t components, int64_t dims, double* factors, bool* positive,
+                                   void* stream);
+
 // Rows are taken by chunks of so many.
 struct FullWorkspace {
   int64_t bytes, chunk;

@@ -114,6 +114,21 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> full_em_cuda(const Tensor& x_in, cons
   return {counts, first, second, log_likelihood};
 }
 
+std::tuple<Tensor, Tensor> inverse_factors_cuda(const Tensor& matrices_in) {
+  STD_TORCH_CHECK(matrices_in.dim() == 3 && matrices_in.size(1) == matrices_in.size(2) &&
+                      matrices_in.scalar_type() == ScalarType::Double,
+                  "matrices must be float64 [K, D, D]");
+  const torch::stable::accelerator::DeviceGuard guard(matrices_in.get_device_index());
+  const int64_t components = matrices_in.size(0), dims = matrices_in.size(1);
+  const Tensor matrices = torch::stable::clone(torch::stable::contiguous(matrices_in)),
+               factors = torch::stable::new_empty(matrices, {components, dims, dims}),
+               positive = torch::stable::new_empty(matrices, {components}, ScalarType::Bool);
+  const char* error = launch_inverse_factors(data<double>(matrices), components, dims, data<double>(factors),
+                                             data<bool>(positive), current_stream(matrices));
+  STD_TORCH_CHECK(error == nullptr, "inverse_factors: ", error);
+  return {factors, positive};
+}
+
 }  // namespace
 }  // namespace pygen
 
@@ -121,4 +136,5 @@ STABLE_TORCH_LIBRARY_IMPL(pygen, CUDA, m) {
   m.impl("whitened_norms", TORCH_BOX(&pygen::whitened_norms_cuda));
   m.impl("add_scatter", TORCH_BOX(&pygen::add_scatter_cuda));
   m.impl("full_em", TORCH_BOX(&pygen::full_em_cuda));
+  m.impl("inverse_factors", TORCH_BOX(&pygen::inverse_factors_cuda));
 }

@@ -6,6 +6,7 @@ import torch
 from pygen import ops
 from pygen.ops.covariance import full_em
 from pygen.ops.dense import add_scatter, whitened_norms
+from pygen.ops.mixture import em_statistics
 from pygen.ops.triangular import inverse_factors
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -43,7 +44,7 @@ def close(found, expected, error):
 
 
 def test_cuda_kernels_are_the_ones_that_run(kernels):
-    for name in ("whitened_norms", "add_scatter", "full_em"):
+    for name in ("whitened_norms", "add_scatter", "full_em", "inverse_factors"):
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"pygen::{name}", "CUDA")
 
 
@@ -62,6 +63,21 @@ def test_norms_and_scatter_against_float64(dtype, n, d, seed):
     close(first, weights @ difference, 1e-12)
     close(second, (difference.T * weights) @ difference, 1e-12)
     assert torch.equal(second, second.T)
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize(("k", "d"), [(1, 1), (1000, 5), (100, 64), (10, 784), (1, 1500)])
+def test_factors_of_the_inverse(k, d, seed):
+    g = torch.Generator("cuda").manual_seed(seed)
+    rows = torch.randn(k, 2 * d + 5, d, generator=g, dtype=torch.float64, device="cuda")
+    matrices = rows.mT @ rows
+    matrices[-1, 0, 0] = -1
+    factors, positive = inverse_factors(matrices)
+    assert torch.equal(positive.cpu(), torch.arange(k) < k - 1)
+    found = factors[:-1].mT @ matrices[:-1] @ factors[:-1]
+    eye = torch.eye(d, dtype=torch.float64, device="cuda").expand(k - 1, d, d)
+    torch.testing.assert_close(found, eye, rtol=0, atol=1e-11)
+    assert torch.equal(factors[:-1], factors[:-1].triu())
 
 
 # The last are of several chunks of rows.
@@ -89,9 +105,17 @@ def test_em_against_float64(dtype, n, d, k, apart, seed):
     close(second, torch.stack(scatters), error)
 
 
+def test_fast_is_a_product_in_tf32(kernels, seed):
+    x, means, factors, constant, weights = mixture(5000, 300, 3, torch.float32, seed)
+    exact = full_em(x.double(), means, factors, constant, weights)[3]
+    for fast, least, most in ((False, 0, 1e-6), (True, 1e-6, 1e-3)):
+        found = full_em(x, means, factors, constant, weights, fast)[3]
+        assert least <= abs(found / exact - 1) < most
+
+
 @pytest.mark.parametrize("dtype", FLOAT)
 def test_bits_are_the_same_at_each_run_and_in_other_memory(dtype, seed):
-    x, *others = mixture(30_000, 66, 5, dtype, seed, 0.3)
+    x, *others = mixture(30_000, 262, 5, dtype, seed, 0.1)
     results = full_em(x, *others)
     buffer = torch.empty(x.numel() + 1, dtype=dtype, device="cuda")
     for rows in (x, x.T.contiguous().T, buffer[1:].view_as(x).copy_(x)):
@@ -101,13 +125,17 @@ def test_bits_are_the_same_at_each_run_and_in_other_memory(dtype, seed):
 def test_no_host_synchronisation(kernels, seed):
     x, means, factors, constant, weights = mixture(5000, 65, 3, torch.float32, seed)
     first, second = torch.zeros_like(means[0]), torch.zeros_like(factors[0])
-    inverse_factors(factors.mT @ factors)  # what the solver sets up at its first call
+    # What the solver sets up at its first call.
+    inverse_factors(factors.mT @ factors)
+    inverse_factors(factors[:1].mT @ factors[:1])
     torch.cuda.set_sync_debug_mode("error")
     try:
         whitened_norms(x, means[0].float(), factors[0].float())
         add_scatter(x, means[0], weights, first, second)
         full_em(x, means, factors, constant, weights)
+        tied = em_statistics(x, constant, means, factors[0], "tied", weights)
         inverse_factors(factors.mT @ factors)
+        inverse_factors(tied[2][None])
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

@@ -6,15 +6,17 @@ from harness import Program
 
 from pygen.ops.covariance import full_em
 from pygen.ops.dense import add_scatter, whitened_norms
+from pygen.ops.triangular import inverse_factors
 
 # A launch under a sanitizer takes its time.
 RUNS = [("plain", False), ("plain", True), ("address", True), ("thread", False)]
 # In the order of pygen::Real.
 DTYPES = [torch.float32, torch.float64]
-NORMS, SCATTER, EM = (
-    f"pygen::launch_{name}" for name in ("whitened_norms", "add_scatter", "full_em")
-)
-PROGRAM = Program("csrc/covariance/cuda.h", [NORMS, SCATTER, EM], ["csrc/covariance/cuda.cu"])
+FUNCTIONS = NORMS, SCATTER, EM, FACTORS = [
+    f"pygen::launch_{name}"
+    for name in ("whitened_norms", "add_scatter", "full_em", "inverse_factors")
+]
+PROGRAM = Program("csrc/covariance/cuda.h", FUNCTIONS, ["csrc/covariance/cuda.cu"])
 PARTS = 264  # blocks that scatter_parts aims at
 # Of the largest magnitude. float: three products in TF32 keep 22 bits of each number.
 ERRORS = {torch.float32: 1e-6, torch.float64: 1e-14}
@@ -79,7 +81,21 @@ def check_scatter(program, n, d, dtype, chosen=None, **options):
     assert torch.equal(second_sums, second_sums.T)
 
 
+def check_factors(program, k, d, **options):
+    g = torch.Generator().manual_seed(d)
+    rows = torch.randn(k, d + 5, d, generator=g, dtype=torch.float64)
+    matrices = rows.mT @ rows
+    positive = torch.zeros(k, dtype=torch.bool)
+    *_, factors, positive = program.call(
+        FACTORS, matrices.triu(), k, d, nan(k, d, d), positive, None, **options
+    )
+    assert positive.all()
+    assert torch.equal(factors, factors.triu())
+    close(factors, inverse_factors.__wrapped__(matrices)[0], 1e-11)
+
+
 def exercise(program, **options):
+    check_factors(program, 1, 66, **options)
     check_norms(program, 70, 70, 70, torch.float32, **options)
     check_norms(program, 70, 20, 70, torch.float64, **options)
     check_scatter(program, 2, 5, torch.float32, **options)
@@ -113,6 +129,29 @@ def test_scatter_is_the_operators(n, d, chosen, dtype, backwards, mode):
 @pytest.mark.parametrize(("n", "d"), [(0, 5), (5, 0), (40, 200), (9000, 1)])
 def test_scatter_of_nothing_of_several_tiles_and_of_several_slices(n, d):
     check_scatter(PROGRAM, n, d, torch.float32)
+
+
+@pytest.mark.parametrize(("mode", "backwards"), RUNS)
+@pytest.mark.parametrize(("k", "d"), [(3, 1), (2, 65), (1, 140)])
+def test_factors_are_the_operators(k, d, backwards, mode):
+    check_factors(PROGRAM, k, d, mode=mode, backwards=backwards)
+
+
+def test_factors_of_nothing_and_of_whole_tiles():
+    for k, d in [(0, 3), (2, 0), (2, 128), (1, 200)]:
+        check_factors(PROGRAM, k, d)
+
+
+@pytest.mark.parametrize("at", [0, 4, 63, 64, 69])
+@pytest.mark.parametrize("value", [0, -1, torch.nan, torch.inf])
+def test_a_matrix_that_is_not_positive_definite_is_named(value, at):
+    matrices = torch.eye(70).double().repeat(3, 1, 1)
+    matrices[:, 3, 5] = matrices[:, 5, 3] = 0.5
+    matrices[1, at, at] = value
+    *_, positive = PROGRAM.call(
+        FACTORS, matrices, 3, 70, nan(3, 70, 70), torch.zeros(3, dtype=torch.bool), None
+    )
+    assert positive.tolist() == [True, False, True]
 
 
 def test_norms_of_several_tiles_of_rows_and_columns():
@@ -150,7 +189,8 @@ def bounding_columns(d, k):
     return 0 if k == 1 or d < 256 else (d // 8 + 32) // 64 * 64
 
 
-def check_em(program, n, d, k, dtype, chunk, weighted=True, apart=1.0, **options):
+def problem(n, d, k, dtype, apart):
+    """Rows of a random mixture far from 0, and what `full_em` takes beside them."""
     g = torch.Generator().manual_seed(n + d + k)
 
     def rand(*size):
@@ -160,14 +200,24 @@ def check_em(program, n, d, k, dtype, chunk, weighted=True, apart=1.0, **options
     x = (means[torch.randint(k, (n,), generator=g)] + rand(n, d)).to(dtype)
     factors = (torch.eye(d).double() + rand(k, d, d) / (5 * d**0.5)).triu()
     constant = factors.diagonal(dim1=1, dim2=2).log().sum(1) + rand(k)
-    weights = rand(n).abs() if weighted else None
-    workspace = torch.full((bytes_needed(chunk, d, k, dtype),), 255, dtype=torch.uint8)
-    results = program.call(
+    return x, means, factors, constant, rand(n).abs()
+
+
+def run_em(program, x, means, factors, constant, weights, chunk, fast=False, **options):
+    (n, d), k = x.shape, len(means)
+    workspace = torch.full((bytes_needed(chunk, d, k, x.dtype),), 255, dtype=torch.uint8)
+    return program.call(
         EM,
-        *(x, n, d, means, factors, constant, weights, k, DTYPES.index(dtype), 0, workspace, chunk),
-        *(nan(k), nan(k, d), nan(k, d, d), nan(1), None),
+        *(x, n, d, means, factors, constant, weights, k, DTYPES.index(x.dtype), int(fast)),
+        *(workspace, chunk, nan(k), nan(k, d), nan(k, d, d), nan(1), None),
         **options,
     )[-4:]
+
+
+def check_em(program, n, d, k, dtype, chunk, weighted=True, apart=1.0, **options):
+    x, means, factors, constant, weights = problem(n, d, k, dtype, apart)
+    weights = weights if weighted else None
+    results = run_em(program, x, means, factors, constant, weights, chunk, **options)
     *expected, log_likelihood = full_em.__wrapped__(x.double(), means, factors, constant, weights)
     error = 3e-6 if dtype == torch.float32 else 1e-13
     for found, wanted in zip(results, [*expected, log_likelihood[None]], strict=True):
@@ -189,3 +239,38 @@ def test_em_is_the_operator(n, d, k, chunk, apart, dtype, backwards, mode):
 def test_em_of_many_rows_without_weights_and_of_several_tiles():
     check_em(PROGRAM, 4100, 1, 1, torch.float32, 4100, weighted=False)
     check_em(PROGRAM, 9, 150, 45, torch.float32, 9)
+
+
+# Bounds tell all components apart; they tell some; they tell none.
+@pytest.mark.parametrize(("apart", "chunk"), [(1, 9), (0.2, 5), (0.01, 9)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_em_where_bounds_pay(dtype, apart, chunk):
+    check_em(PROGRAM, 9, 258, 3, dtype, chunk, True, apart)
+
+
+@pytest.mark.parametrize("mode", ["address", "thread"])
+def test_em_where_bounds_pay_touches_nothing_else(mode):
+    check_em(PROGRAM, 3, 256, 2, torch.float32, 3, True, 0.1, mode=mode, backwards=True)
+
+
+def test_what_cannot_matter_is_not_computed():
+    x, means, factors, constant, weights = problem(20, 260, 3, torch.float32, 1)
+    means[0] += 10
+    expected = full_em.__wrapped__(x.double(), means, factors, constant, weights)
+    factors[0, :, 1] = torch.nan  # no bound is made of this column
+    found = run_em(PROGRAM, x, means, factors, constant, weights, 20)
+    close(found[3], expected[3][None], 3e-6)
+    close(found[0], expected[0], 3e-6)
+
+
+def test_fast_is_a_product_in_tf32():
+    arguments = problem(70, 40, 3, torch.float32, 0.5)
+    exact = full_em.__wrapped__(arguments[0].double(), *arguments[1:])[3]
+    errors = [
+        float((run_em(PROGRAM, *arguments, 70, fast=fast)[3] / exact - 1).abs())
+        for fast in (False, True)
+    ]
+    assert errors[0] < 1e-6
+    assert 1e-6 < errors[1] < 1e-3
+    check_norms(PROGRAM, 130, 66, 66, torch.float32, fast=True)
+    check_norms(PROGRAM, 130, 20, 40, torch.float32, fast=True, mode="address")

@@ -152,6 +152,7 @@ T atomicCAS(T* at, T expected, T value) {
 
 // ---- Arithmetic ----------------------------------------------------------------------------------------------------
 
+using std::isfinite;
 using std::max;
 using std::min;
 
