@@ -10,7 +10,7 @@
 namespace pygen {
 namespace {
 
-// Of blocks there are enough for all rows, however few are a component's: the host does not know.
+// There are blocks for all rows, however few of them a component has: the host does not know.
 template <class Out>
 void whiten(const Whitening<float, Out>& a, bool fast, Launcher& launch) {
   const int64_t blocks = divided(divided(a.n, WhitenTraits::kRows), kTogether) * kTogether * a.components;
@@ -242,7 +242,7 @@ const char* launch_inverse_factors(double* matrices, int64_t components, int64_t
                                    void* stream) {
   Launcher launch = {static_cast<cudaStream_t>(stream)};
   launch.clear(factors, components * dims * dims * static_cast<int64_t>(sizeof(double)));
-  const int64_t sides = dims == 0 ? 1 : double_sides(dims);  // nothing is positive definite, too
+  const int64_t sides = dims == 0 ? 1 : double_sides(dims);  // an empty matrix, too, is told to be positive definite
   for (int64_t panel = 0; panel < sides; ++panel) {
     launch(diagonal_factor_kernel, components, kDiagonalThreads, 0, matrices, factors, dims, panel, positive);
     const int64_t below = sides - panel - 1;
@@ -254,7 +254,8 @@ const char* launch_inverse_factors(double* matrices, int64_t components, int64_t
 }
 
 FullWorkspace full_em_workspace(int64_t n, int64_t dims, int64_t components, Real dtype) {
-  // A chunk's responsibilities and their rows, which several kernels pass on, stay in the second-level cache (50 MB).
+  // A chunk's responsibilities and their rows, which several kernels pass on, stay in the second-level cache (50 MB);
+  // its rows need not, and there are enough of them that a tenth of all components' blocks fills the GPU.
   constexpr int64_t kPairBytes = int64_t{24} << 20, kLeast = 128;
   int64_t chunk = kPairBytes / (16 * components);
   chunk = chunk < kLeast ? kLeast : chunk / kLeast * kLeast;

@@ -12,6 +12,11 @@ struct DoubleTraits {
   static constexpr int kWarpSide = kSide / 2;  // 32 sums a thread
 };
 
+// Tiles along a side of a matrix.
+__host__ __device__ inline int64_t double_sides(int64_t dims) {
+  return (dims + DoubleTraits::kSide - 1) / DoubleTraits::kSide;
+}
+
 // The operands of kDepth products for each number of a tile.
 struct DoubleSlice {
   double a[DoubleTraits::kDepth][DoubleTraits::kStride], b[DoubleTraits::kDepth][DoubleTraits::kStride];

@@ -7,10 +7,6 @@ namespace pygen {
 
 constexpr int kDiagonalThreads = 256;
 
-__host__ __device__ inline int64_t double_sides(int64_t dims) {
-  return (dims + DoubleTraits::kSide - 1) / DoubleTraits::kSide;
-}
-
 // A block factors the tile of `s` [K, dims, dims] on the diagonal at `panel` of one matrix, of which only the upper
 // triangle is read, and writes the transposed inverse of its factor to that of `u`. positive [K]: whether all panels so
 // far were.
@@ -24,13 +20,13 @@ __global__ void __launch_bounds__(kDiagonalThreads)
   auto& rows = static_shared<Shared>().rows;
   const int64_t begin = panel * kSide, matrix = blockIdx.x * dims * dims;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32,
-            left = static_cast<int>(min(dims - begin, int64_t{kSide}));
+            size = static_cast<int>(min(dims - begin, int64_t{kSide}));
   for (int i = threadIdx.x; i < kSide * kSide; i += kDiagonalThreads) {
     const int row = i / kSide, column = i % kSide;
     const double identity = row == column;
     if (column <= row) rows[row][column] = identity;
     if (column >= row)
-      rows[row][column + 1] = column < left ? s[matrix + (begin + row) * dims + begin + column] : identity;
+      rows[row][column + 1] = column < size ? s[matrix + (begin + row) * dims + begin + column] : identity;
   }
   for (int done = 0; done < kSide - 1; ++done) {
     __syncthreads();
@@ -43,13 +39,13 @@ __global__ void __launch_bounds__(kDiagonalThreads)
     }
   }
   __syncthreads();
-  for (int i = threadIdx.x; i < left * left; i += kDiagonalThreads) {
-    const int row = i / left, column = i % left;  // of the inverse
+  for (int i = threadIdx.x; i < size * size; i += kDiagonalThreads) {
+    const int row = i / size, column = i % size;  // of the inverse
     if (column <= row) u[matrix + (begin + column) * dims + begin + row] = rows[row][column] / sqrt(rows[row][row + 1]);
   }
   if (threadIdx.x != 0) return;
   bool all = panel == 0 || positive[blockIdx.x];
-  for (int i = 0; i < left; ++i) all = all && rows[i][i + 1] > 0 && isfinite(rows[i][i + 1]);
+  for (int i = 0; i < size; ++i) all = all && rows[i][i + 1] > 0 && isfinite(rows[i][i + 1]);
   positive[blockIdx.x] = all;
 }
 

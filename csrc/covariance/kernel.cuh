@@ -127,7 +127,6 @@ struct WhitenShared {
     float centre[2][WhitenTraits::kDepth];  // and what it leaves
   } stages[WhitenTraits::kStages];
   double norms[WhitenTraits::kWarpsAcross][WhitenTraits::kRows];
-  int64_t rows[WhitenTraits::kRows];
 };
 
 // Copies [height, width] of a matrix, whose rows begin at `from(row)`, to rows `kStride` apart, zeros beyond its `rows`
@@ -206,8 +205,6 @@ __global__ void __launch_bounds__(WhitenTraits::kThreads, 2) whiten_kernel(White
   const int64_t k = place.k, first = place.tile * W::kRows, left_rows = number_of_rows(a, k) - first;
   if (left_rows <= 0) return;
   const int count = left_rows < W::kRows ? static_cast<int>(left_rows) : W::kRows;
-  shared.rows[threadIdx.x] = static_cast<int>(threadIdx.x) < count ? row_at(a, k, first + threadIdx.x) : 0;
-  __syncthreads();
   const int64_t* heights = a.heights + k * strips(a.columns);
   const float* factor = a.factor + k * a.size * a.columns;
   Walk<W::kColumns, W::kDepth> loading(heights, a.columns), walk = loading;
@@ -215,7 +212,8 @@ __global__ void __launch_bounds__(WhitenTraits::kThreads, 2) whiten_kernel(White
     if (!loading.done()) {
       const int begin = loading.begin, column = loading.column, left = static_cast<int>(a.size) - begin;
       load_part<W::kRows, W::kDepth, W::kRowStride, kWhole>(
-          [&](int row) { return a.x + shared.rows[row] * a.size + begin; }, count, left, stage.x);
+          [&](int row) { return a.x + (row < count ? row_at(a, k, first + row) : 0) * a.size + begin; }, count, left,
+          stage.x);
       load_part<W::kDepth, W::kColumns, W::kColumnStride, kWhole>(
           [&](int row) { return factor + int64_t{begin + row} * a.columns + column; }, left, loading.columns - column,
           stage.factor);
@@ -252,7 +250,7 @@ __global__ void __launch_bounds__(WhitenTraits::kThreads, 2) whiten_kernel(White
   if (static_cast<int>(threadIdx.x) >= count) return;
   double norm = 0;
   for (int i = 0; i < W::kWarpsAcross; ++i) norm += shared.norms[i][threadIdx.x];
-  store_norm(a, k, shared.rows[threadIdx.x], norm);
+  store_norm(a, k, row_at(a, k, first + threadIdx.x), norm);
 }
 
 // ---- double --------------------------------------------------------------------------------------------------------
@@ -260,7 +258,6 @@ __global__ void __launch_bounds__(WhitenTraits::kThreads, 2) whiten_kernel(White
 struct DoubleShared {
   DoubleSlice slice;
   double norms[2][DoubleTraits::kSide];
-  int64_t rows[DoubleTraits::kSide];
 };
 
 __global__ void __launch_bounds__(DoubleTraits::kThreads) whiten_double_kernel(Whitening<double, double> a) {
@@ -270,8 +267,6 @@ __global__ void __launch_bounds__(DoubleTraits::kThreads) whiten_double_kernel(W
   const int64_t k = place.k, first = place.tile * D::kSide, left = number_of_rows(a, k) - first;
   if (left <= 0) return;
   const int count = left < D::kSide ? static_cast<int>(left) : D::kSide, own = threadIdx.x;
-  if (own < D::kSide) shared.rows[own] = own < count ? row_at(a, k, first + own) : 0;
-  __syncthreads();
   const double *factor = a.factor + k * a.size * a.columns, *centre = a.centre + k * a.size;
   const int lane = threadIdx.x % 32;
   double* norms = shared.norms[threadIdx.x / 32 % 2] + double_row();
@@ -284,7 +279,7 @@ __global__ void __launch_bounds__(DoubleTraits::kThreads) whiten_double_kernel(W
       const int row = i / D::kDepth;
       const int64_t feature = walk.begin + i % D::kDepth;
       shared.slice.a[i % D::kDepth][row] =
-          row < count && feature < a.size ? a.x[shared.rows[row] * a.size + feature] - centre[feature] : 0;
+          row < count && feature < a.size ? a.x[row_at(a, k, first + row) * a.size + feature] - centre[feature] : 0;
       const int64_t depth = walk.begin + i / D::kSide, at = column + i % D::kSide;
       shared.slice.b[i / D::kSide][i % D::kSide] =
           depth < a.size && at < a.columns ? factor[depth * a.columns + at] : 0;
@@ -306,7 +301,7 @@ __global__ void __launch_bounds__(DoubleTraits::kThreads) whiten_double_kernel(W
     }
   }
   __syncthreads();
-  if (own < count) store_norm(a, k, shared.rows[own], shared.norms[0][own] + shared.norms[1][own]);
+  if (own < count) store_norm(a, k, row_at(a, k, first + own), shared.norms[0][own] + shared.norms[1][own]);
 }
 
 }  // namespace pygen

@@ -20,7 +20,7 @@ struct Scattering {
 };
 
 __host__ __device__ inline int64_t double_tiles(int64_t dims) {
-  const int64_t sides = (dims + DoubleTraits::kSide - 1) / DoubleTraits::kSide;
+  const int64_t sides = double_sides(dims);
   return sides * (sides + 1) / 2;
 }
 
@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(DoubleTraits::kThreads) scatter_kernel(Scatter
   using D = DoubleTraits;
   constexpr int kStep = D::kThreads / D::kSide;
   DoubleSlice* slices = static_shared<DoubleSlice[2]>();
-  int64_t tile = blockIdx.x % a.tiles, top = 0, sides = (a.dims + D::kSide - 1) / D::kSide;
+  int64_t tile = blockIdx.x % a.tiles, top = 0, sides = double_sides(a.dims);
   const int64_t k = blockIdx.x / a.tiles % components, part = blockIdx.x / a.tiles / components;
   for (; tile >= sides; --sides, ++top) tile -= sides;
   const int64_t left = top * D::kSide, right = left + tile * D::kSide;
