@@ -123,7 +123,7 @@ def test_bits_are_the_same_at_each_run_and_in_other_memory(dtype, seed):
 
 
 def test_no_host_synchronisation(kernels, seed):
-    x, means, factors, constant, weights = mixture(5000, 65, 3, torch.float32, seed)
+    x, means, factors, constant, weights = mixture(5000, 260, 3, torch.float32, seed)
     first, second = torch.zeros_like(means[0]), torch.zeros_like(factors[0])
     # What the solver sets up at its first call.
     inverse_factors(factors.mT @ factors)
@@ -141,7 +141,7 @@ def test_no_host_synchronisation(kernels, seed):
 
 
 def test_a_captured_graph_reads_the_rows_of_each_replay(kernels, seed):
-    x, *others = mixture(3000, 40, 4, torch.float32, seed)
+    x, *others = mixture(3000, 300, 4, torch.float32, seed)
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
