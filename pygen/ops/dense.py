@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from torch import Tensor
 from torch.library import register_kernel
-from torch.nn.functional import threshold_
+from torch.nn.functional import threshold
 
 from pygen.ops.operator import operator
 from pygen.ops.posterior import NEGLIGIBLE
@@ -142,7 +142,7 @@ def _linear_em(
         difference = x[rows] - centre
         joint = torch.addmm(constant[:, None], linear, difference.T)
         log_sum = joint.logsumexp(0)
-        resp = threshold_(joint.sub_(log_sum).exp_(), NEGLIGIBLE, 0.0)
+        resp = threshold(joint.sub_(log_sum).exp_(), NEGLIGIBLE, 0.0, inplace=True)
         log_prob = log_sum + common[rows]
         if sample_weight is not None:
             resp *= sample_weight[rows]
