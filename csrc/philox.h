@@ -6,7 +6,7 @@ namespace pygen {
 
 constexpr uint32_t kMultiplier0 = 0xD2511F53, kMultiplier1 = 0xCD9E8D57, kWeyl0 = 0x9E3779B9, kWeyl1 = 0xBB67AE85;
 
-constexpr uint32_t kNormalStream = 0;
+constexpr uint32_t kNormalStream = 0, kUniformStream = 1;
 constexpr uint32_t kLowDigits = 2;  // added to a stream: 32 more digits of its draws
 
 struct Words {
@@ -31,6 +31,14 @@ PYGEN_HD Words philox(State state, uint64_t block, uint32_t stream) {
     k1 += kWeyl1;
   }
   return {c0, c1, c2, c3};
+}
+
+// In [0, 1), a multiple of 2^-24.
+PYGEN_HD float uniform(uint32_t word) { return static_cast<float>(word >> 8) * 0x1p-24f; }
+
+// The same draw with more digits, a multiple of 2^-53.
+PYGEN_HD double uniform(uint32_t high, uint32_t low) {
+  return static_cast<double>(static_cast<uint64_t>(high) << 21 | low >> 11) * 0x1p-53;
 }
 
 }  // namespace pygen

@@ -5,6 +5,7 @@
 
 #include "../isa.h"
 #include "../large_pages.h"
+#include "../mixture/each.h"
 #include "../pair.h"
 #include "blocks.h"
 
@@ -328,7 +329,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> full_em_cpu(const Tensor& x_in, const
   return {counts, first, second, log_likelihood};
 }
 
+EmSums full_em_of_each_cpu(const Tensor& x, const Tensor& means, const Tensor& factors, const Tensor& constant,
+                           const std::vector<int64_t>& ranges, const std::optional<Tensor>& weights, bool fast) {
+  return em_of_each(x, means, factors, constant, ranges, weights, fast, full_em_cpu);
+}
+
 }  // namespace
 }  // namespace pygen
 
-STABLE_TORCH_LIBRARY_IMPL(pygen, CPU, m) { m.impl("full_em", TORCH_BOX(&pygen::full_em_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(pygen, CPU, m) {
+  m.impl("full_em", TORCH_BOX(&pygen::full_em_cpu));
+  m.impl("full_em_of_each", TORCH_BOX(&pygen::full_em_of_each_cpu));
+}

@@ -66,6 +66,40 @@ Tensor normal_cpu(const Tensor& state, const std::vector<int64_t>& size, ScalarT
   return out;
 }
 
+void draw_uniform(State state, int64_t block, float (&out)[4]) {
+  const Words x = philox(state, block, kUniformStream);
+  const uint32_t words[] = {x.x0, x.x1, x.x2, x.x3};
+  for (int lane = 0; lane < 4; ++lane) out[lane] = uniform(words[lane]);
+}
+
+void draw_uniform(State state, int64_t block, double (&out)[4]) {
+  const Words x = philox(state, block, kUniformStream), y = philox(state, block, kUniformStream + kLowDigits);
+  const uint32_t high[] = {x.x0, x.x1, x.x2, x.x3}, low[] = {y.x0, y.x1, y.x2, y.x3};
+  for (int lane = 0; lane < 4; ++lane) out[lane] = uniform(high[lane], low[lane]);
+}
+
+Tensor uniform_cpu(const Tensor& state, const std::vector<int64_t>& size, ScalarType dtype) {
+  constexpr int64_t kGrain = 1024;  // blocks a thread is woken for: some 20 us of work
+  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double,
+                  "dtype must be one of torch.float32, torch.float64");
+  Tensor out = empty_draws(state, size, dtype);
+  const int64_t n = out.numel(), blocks = (n + 3) / 4;
+  int64_t* words = data<int64_t>(state);
+  const State start = {static_cast<uint64_t>(words[0]), static_cast<uint64_t>(words[1])};
+  const auto fill = [&](auto* to) {
+    torch::stable::parallel_for(0, blocks, kGrain, [&](int64_t begin, int64_t end) {
+      for (int64_t block = begin; block < end; ++block) {
+        std::remove_reference_t<decltype(*to)> draws[4];
+        draw_uniform(start, block, draws);
+        std::copy_n(draws, std::min<int64_t>(4, n - 4 * block), to + 4 * block);
+      }
+    });
+  };
+  dtype == ScalarType::Float ? fill(data<float>(out)) : fill(data<double>(out));
+  words[1] = static_cast<int64_t>(start.offset + static_cast<uint64_t>(blocks));
+  return out;
+}
+
 #ifdef PYGEN_WITH_CUDA
 Tensor normal_cuda(const Tensor& state, const std::vector<int64_t>& size, ScalarType dtype, bool fast) {
   const torch::stable::accelerator::DeviceGuard guard(state.get_device_index());
@@ -84,7 +118,10 @@ Tensor normal_cuda(const Tensor& state, const std::vector<int64_t>& size, Scalar
 }  // namespace
 }  // namespace pygen
 
-STABLE_TORCH_LIBRARY_IMPL(pygen, CPU, m) { m.impl("normal", TORCH_BOX(&pygen::normal_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(pygen, CPU, m) {
+  m.impl("normal", TORCH_BOX(&pygen::normal_cpu));
+  m.impl("uniform", TORCH_BOX(&pygen::uniform_cpu));
+}
 #ifdef PYGEN_WITH_CUDA
 STABLE_TORCH_LIBRARY_IMPL(pygen, CUDA, m) { m.impl("normal", TORCH_BOX(&pygen::normal_cuda)); }
 #endif

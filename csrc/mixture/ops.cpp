@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "../isa.h"
+#include "each.h"
 #include "sums.h"
 
 namespace pygen {
@@ -213,6 +214,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> diagonal_em_cpu(const Tensor& x, cons
   return {sums.counts, sums.first, sums.second, log_likelihood};
 }
 
+EmSums diagonal_em_of_each_cpu(const Tensor& x, const Tensor& means, const Tensor& precisions, const Tensor& constant,
+                               const std::vector<int64_t>& ranges, const std::optional<Tensor>& weights, bool fast) {
+  return em_of_each(x, means, precisions, constant, ranges, weights, fast, diagonal_em_cpu);
+}
+
 Tensor count_categories_cpu(const Tensor& x_in, const Tensor& index_in, const std::optional<Tensor>& weights_in,
                             int64_t classes, int64_t categories) {
   const ScalarType dtype = x_in.scalar_type();
@@ -253,4 +259,5 @@ STABLE_TORCH_LIBRARY_IMPL(pygen, CPU, m) {
   m.impl("count_categories", TORCH_BOX(&pygen::count_categories_cpu));
   m.impl("diagonal_log_joint", TORCH_BOX(&pygen::diagonal_log_joint_cpu));
   m.impl("diagonal_em", TORCH_BOX(&pygen::diagonal_em_cpu));
+  m.impl("diagonal_em_of_each", TORCH_BOX(&pygen::diagonal_em_of_each_cpu));
 }

@@ -4,13 +4,6 @@
 
 namespace pygen {
 
-constexpr uint32_t kUniformStream = 1;  // as pygen/ops/philox.py has it
-
-// In [0, 1), a multiple of 2^-53.
-PYGEN_HD double uniform(uint32_t high, uint32_t low) {
-  return static_cast<double>(static_cast<uint64_t>(high) << 21 | low >> 11) * 0x1p-53;
-}
-
 // The first component whose total exceeds the draw; totals are the running sums of the weights.
 PYGEN_HD int64_t pick(const double* totals, int64_t components, double drawn) {
   int64_t begin = 0, end = components - 1;

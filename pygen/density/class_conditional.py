@@ -1,5 +1,6 @@
 """One density model per class, and Bayes' rule."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,10 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from pygen.arrays import asked_for, encode_labels, like
+from pygen.density import together
 from pygen.density.base import ClassDensityEstimator, check_n_samples, choose
 from pygen.density.bayes import labelled
+from pygen.density.mixture import GaussianMixture
 from pygen.density.rows import Rows, resolve_device, to_tensor
 from pygen.random import RandomState
 
@@ -71,13 +74,19 @@ class ClassConditional(MetaEstimatorMixin, ClassDensityEstimator):
         counts = np.bincount(index, weights, len(self.classes_)).astype(np.float64)
         self.class_count_ = like(torch.from_numpy(counts), X)
         self.class_prior_ = self.class_count_ / self.class_count_.sum()
-        self.estimators_ = []
-        for position, label in enumerate(self.classes_):
-            of = np.flatnonzero(index == position)
-            more = {} if weights is None else {"sample_weight": weights[of]}
-            part = x[torch.from_numpy(of).to(x.device)] if isinstance(x, Tensor) else x[of]
+        members = [np.flatnonzero(index == position) for position in range(len(self.classes_))]
+
+        def part(of: np.ndarray) -> tuple[Any, Any]:
+            chosen = x[torch.from_numpy(of).to(x.device)] if isinstance(x, Tensor) else x[of]
+            return chosen, None if weights is None else weights[of]
+
+        fitted = _fit_together(self.estimator, members, part, rows.n_features)
+        self.estimators_ = [] if fitted is None else fitted
+        for label, of in zip(self.classes_, members, strict=True) if fitted is None else ():
+            own, weight = part(of)
+            more = {} if weight is None else {"sample_weight": weight}
             try:
-                self.estimators_.append(clone(self.estimator).fit(part, **more))
+                self.estimators_.append(clone(self.estimator).fit(own, **more))
             except ValueError as error:
                 raise ValueError(f"The class {label!r} ({len(of)} rows): {error}") from error
         return self
@@ -155,3 +164,31 @@ class ClassConditional(MetaEstimatorMixin, ClassDensityEstimator):
             for estimator in self.estimators_
         ]
         return torch.stack(scores, 1) + log_prior
+
+
+def _fit_together(
+    estimator: Any,
+    members: list[np.ndarray],
+    part: Callable[[np.ndarray], tuple[Any, Any]],
+    n_features: int,
+) -> list[GaussianMixture] | None:
+    """Mixtures of the classes, all at once; None where that does not pay, or where the errors have to name the class."""
+    if type(estimator) is not GaussianMixture:
+        return None
+    models = [clone(estimator) for _ in members]
+    try:
+        estimator._validate_params()
+        n_init = estimator.n_init
+        lengths = [len(of) for of in members for _ in range(n_init)]
+        if not together.pays(estimator, lengths, n_features):
+            return None
+        rows = [model._open(*part(of)) for model, of in zip(models, members, strict=True)]
+        firsts = [
+            first for model, own in zip(models, rows, strict=True) for first in model._firsts(own)
+        ]
+        runs = together.run(estimator, [own for own in rows for _ in range(n_init)], firsts)
+    except ValueError:
+        return None
+    for position, (model, own) in enumerate(zip(models, rows, strict=True)):
+        model._keep(own, runs[position * n_init : (position + 1) * n_init])
+    return models

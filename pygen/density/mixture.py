@@ -3,7 +3,7 @@
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -15,11 +15,12 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from pygen.arrays import asked_for, like
-from pygen.density import initial, parameters
+from pygen.density import initial, parameters, together
 from pygen.density.base import CHUNK, DensityEstimator, check_n_samples, choose
 from pygen.density.conditional import ConditionalMixture
 from pygen.density.parameters import Parameters, Sums
 from pygen.density.rows import Rows, resolve_device, to_tensor
+from pygen.density.together import Run
 from pygen.ops import em_statistics, responsibilities, sample_gaussians
 from pygen.random import RandomState, new_state
 
@@ -175,34 +176,17 @@ class GaussianMixture(DensityEstimator):
         ValueError
             If the data or a parameter does not fit, or a covariance is not positive definite.
         """
-        self._validate_params()
-        rows = self._rows(X, sample_weight, reset=True, min_rows=2)
-        if rows.length is not None and rows.length < self.n_components:
-            raise ValueError(
-                "Expected n_samples >= n_components but got"
-                f" n_components = {self.n_components}, n_samples = {rows.length}"
+        rows = self._open(X, sample_weight)
+        lengths = [rows.length] * self._n_starts()
+        if together.pays(self, lengths, rows.n_features):
+            runs = together.run(self, [rows] * len(lengths), list(self._firsts(rows)))
+        else:
+            bound = self.lower_bound_ if self._goes_on() else -math.inf
+            runs = (
+                self._run(rows, first, bound, start)
+                for start, first in enumerate(self._firsts(rows))
             )
-        go_on = self.warm_start and hasattr(self, "converged_")
-        bound = self.lower_bound_ if go_on else -math.inf
-        state = new_state(self.random_state, rows.device)
-        best: tuple[Parameters, float, list[float], bool] | None = None
-        for start in range(1 if go_on else self.n_init):
-            first = self._current(rows.device) if go_on else self._start(rows, state)
-            run = self._run(rows, first, bound, start)
-            if best is None or run[1] > best[1]:
-                best = run
-        assert best is not None
-        found, self.lower_bound_, self.lower_bounds_, self.converged_ = best
-        self.n_iter_ = len(self.lower_bounds_)
-        self._set(found, rows)
-        if not self.converged_ and self.max_iter > 0:
-            warnings.warn(
-                "Best performing initialization did not converge. Try different init parameters,"
-                " or increase max_iter, tol, or check for degenerate data.",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
-        return self
+        return self._keep(rows, runs)
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Fit, and return the component ``[N]`` of each row. See :meth:`fit` and :meth:`predict`."""
@@ -391,6 +375,47 @@ class GaussianMixture(DensityEstimator):
             state,
         )
 
+    def _open(self, X: Any, sample_weight: Any) -> Rows:
+        """The data of a fit, once it and the parameters are found to be good."""
+        self._validate_params()
+        rows = self._rows(X, sample_weight, reset=True, min_rows=2)
+        if rows.length is not None and rows.length < self.n_components:
+            raise ValueError(
+                "Expected n_samples >= n_components but got"
+                f" n_components = {self.n_components}, n_samples = {rows.length}"
+            )
+        return rows
+
+    def _goes_on(self) -> bool:
+        return self.warm_start and hasattr(self, "converged_")
+
+    def _n_starts(self) -> int:
+        return 1 if self._goes_on() else self.n_init
+
+    def _firsts(self, rows: Rows) -> Iterator[Parameters]:
+        """Where each run of EM starts."""
+        if self._goes_on():
+            yield self._current(rows.device)
+            return
+        state = new_state(self.random_state, rows.device)
+        for _ in range(self.n_init):
+            yield self._start(rows, state)
+
+    def _keep(self, rows: Rows, runs: Iterable[Run]) -> "GaussianMixture":
+        """The best of several runs becomes the result."""
+        best = max(runs, key=lambda run: run.bound)
+        self.lower_bound_, self.lower_bounds_, self.converged_ = best[1:]
+        self.n_iter_ = len(self.lower_bounds_)
+        self._set(best.found, rows)
+        if not self.converged_ and self.max_iter > 0:
+            warnings.warn(
+                "Best performing initialization did not converge. Try different init parameters,"
+                " or increase max_iter, tol, or check for degenerate data.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        return self
+
     def _em_pass(self, rows: Rows, current: Parameters) -> Sums:
         total: Sums | None = None
         for x, weights in rows.chunks():
@@ -410,8 +435,8 @@ class GaussianMixture(DensityEstimator):
 
     def _run(
         self, rows: Rows, current: Parameters, bound: float, start: int
-    ) -> tuple[Parameters, float, list[float], bool]:
-        """EM from ``current``: parameters, lower bound, its course, and whether it converged."""
+    ) -> Run:
+        """EM from ``current``, of which ``bound`` is the lower bound as far as it is known."""
         bounds: list[float] = []
         converged = False
         begun = lap = time.perf_counter()
@@ -436,7 +461,7 @@ class GaussianMixture(DensityEstimator):
             took = f" time lapse {time.perf_counter() - begun:.5f}s\t lower bound {bound:.5f}."
             outcome = "converged" if converged else "did not converge"
             print(f"Initialization {outcome}.{took if self.verbose > 1 else ''}")
-        return current, bound, bounds, converged
+        return Run(current, bound, bounds, converged)
 
     def _set(self, found: Parameters, rows: Rows) -> None:
         def attribute(value: Tensor) -> Any:

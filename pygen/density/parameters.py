@@ -45,12 +45,13 @@ def m_step(
 ) -> Parameters:
     """Parameters that maximise the expected log-likelihood, from sums about ``means``; may reuse ``scatter``.
 
-    A component that nothing belongs to keeps its mean, has weight 0 and covariance ``reg_covar I``.
+    A component that nothing belongs to keeps its mean, has weight 0 and covariance ``reg_covar I``. Several mixtures
+    have a dimension B before all others.
 
     Parameters
     ----------
     counts, sums, scatter : Tensor
-        As :func:`pygen.ops.em_statistics` returns them.
+        As :func:`pygen.ops.em_statistics` returns them, contiguous.
     means : Tensor
         ``[K, D]``, what the sums are about.
     covariance_type : {"spherical", "diag", "tied", "full"}
@@ -67,23 +68,28 @@ def m_step(
         If a covariance is not positive definite.
     """
     safe = counts.clamp_min(torch.finfo(counts.dtype).tiny)
-    step = sums / safe[:, None]
+    step = sums / safe[..., None]
     if covariance_type == "full":
         # In place and one by one: matrices of all components together are too large for the cache.
         covariances = scatter
-        for covariance, count, shift in zip(covariances, safe, step, strict=True):
-            covariance.addr_(shift, shift, beta=1 / float(count), alpha=-1)
-            covariance.diagonal().add_(reg_covar)
+        each = zip(
+            covariances.flatten(0, -3), safe.flatten().tolist(), step.flatten(0, -2), strict=True
+        )
+        for covariance, count, shift in each:
+            covariance.addr_(shift, shift, beta=1 / count, alpha=-1)
     elif covariance_type == "tied":
-        covariances = (scatter - (step * counts[:, None]).T @ step) / counts.sum()
-        covariances.diagonal().add_(reg_covar)
+        moved = (step * counts[..., None]).mT @ step
+        covariances = (scatter - moved) / counts.sum(-1)[..., None, None]
     elif covariance_type == "diag":
-        covariances = (scatter / safe[:, None] - step.square()).clamp_min_(0) + reg_covar
+        covariances = (scatter / safe[..., None] - step.square()).clamp_min_(0) + reg_covar
     else:
-        variances = (scatter / safe - step.square().sum(1)) / means.shape[1]
+        variances = (scatter / safe - step.square().sum(-1)) / means.shape[-1]
         covariances = variances.clamp_min_(0) + reg_covar
+    if covariance_type in ("full", "tied"):
+        covariances.diagonal(dim1=-2, dim2=-1).add_(reg_covar)
     factors = precisions_cholesky(covariances, covariance_type)
-    return Parameters(counts / counts.sum(), means + step, covariances, factors)
+    weights = counts / counts.sum(-1, keepdim=True)
+    return Parameters(weights, means + step, covariances, factors)
 
 
 def precisions_cholesky(covariances: Tensor, covariance_type: str) -> Tensor:
@@ -92,11 +98,10 @@ def precisions_cholesky(covariances: Tensor, covariance_type: str) -> Tensor:
         if not (covariances > 0).all():
             raise ValueError(_ILL_DEFINED)
         return covariances.rsqrt()
-    single = covariance_type == "tied"
-    factors, positive = inverse_factors(covariances[None] if single else covariances)
+    factors, positive = inverse_factors(covariances.view(-1, *covariances.shape[-2:]))
     if not positive.all():
         raise ValueError(_ILL_DEFINED)
-    return factors[0] if single else factors
+    return factors.view(covariances.shape)
 
 
 def precisions(factors: Tensor, covariance_type: str) -> Tensor:
