@@ -20,13 +20,16 @@ EmSums em_of_each(const Tensor& x, const Tensor& means, const Tensor& shape, con
   STD_TORCH_CHECK(static_cast<int64_t>(ranges.size()) == 2 * mixtures && means.size(0) == mixtures &&
                       shape.size(0) == mixtures && constant.size(0) == mixtures,
                   "ranges must be a first row and one past the last for each mixture [B]");
-  for (const Tensor* sums : {&means, &shape, &constant})
-    STD_TORCH_CHECK(sums->scalar_type() == ScalarType::Double, "means, precisions and constant must be float64");
+  for (const Tensor* parameter : {&means, &shape, &constant})
+    STD_TORCH_CHECK(parameter->scalar_type() == ScalarType::Double, "means, precisions and constant must be float64");
+  STD_TORCH_CHECK(!weights.has_value() || (weights->dim() == 1 && weights->size(0) == x.size(0)),
+                  "sample_weight must be float64 [N], as many as rows of x");
   for (int64_t b = 0; b < mixtures; ++b)
     STD_TORCH_CHECK(0 <= ranges[2 * b] && ranges[2 * b] <= ranges[2 * b + 1] && ranges[2 * b + 1] <= x.size(0),
                     "ranges must lie in [0, N]");
   Tensor counts = torch::stable::new_empty(constant, constant.sizes()),
-         first = torch::stable::new_empty(means, means.sizes()), second = torch::stable::new_empty(shape, shape.sizes()),
+         first = torch::stable::new_empty(means, means.sizes()),
+         second = torch::stable::new_empty(shape, shape.sizes()),
          log_likelihood = torch::stable::new_empty(constant, {mixtures});
   const auto keep = [](const Tensor& sums, int64_t b, Tensor& to) {
     std::copy_n(data<double>(sums), sums.numel(), data<double>(to) + b * sums.numel());

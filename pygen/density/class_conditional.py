@@ -172,7 +172,7 @@ def _fit_together(
     part: Callable[[np.ndarray], tuple[Any, Any]],
     n_features: int,
 ) -> list[GaussianMixture] | None:
-    """Mixtures of the classes, all at once; None where that does not pay, or where the errors have to name the class."""
+    """Mixtures of all classes at once; None where that does not pay, or fails: then an error is to name the class."""
     if type(estimator) is not GaussianMixture:
         return None
     models = [clone(estimator) for _ in members]

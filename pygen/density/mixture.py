@@ -177,16 +177,16 @@ class GaussianMixture(DensityEstimator):
             If the data or a parameter does not fit, or a covariance is not positive definite.
         """
         rows = self._open(X, sample_weight)
-        lengths = [rows.length] * self._n_starts()
+        go_on = self._goes_on()
+        lengths = [rows.length] * (1 if go_on else self.n_init)
+        firsts = self._firsts(rows)
         if together.pays(self, lengths, rows.n_features):
-            runs = together.run(self, [rows] * len(lengths), list(self._firsts(rows)))
-        else:
-            bound = self.lower_bound_ if self._goes_on() else -math.inf
-            runs = (
-                self._run(rows, first, bound, start)
-                for start, first in enumerate(self._firsts(rows))
-            )
-        return self._keep(rows, runs)
+            return self._keep(rows, together.run(self, [rows] * len(lengths), list(firsts)))
+        bound = self.lower_bound_ if go_on else -math.inf
+        return self._keep(
+            rows,
+            (self._run(rows, first, bound, start) for start, first in enumerate(firsts)),
+        )
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Fit, and return the component ``[N]`` of each row. See :meth:`fit` and :meth:`predict`."""
@@ -389,15 +389,12 @@ class GaussianMixture(DensityEstimator):
     def _goes_on(self) -> bool:
         return self.warm_start and hasattr(self, "converged_")
 
-    def _n_starts(self) -> int:
-        return 1 if self._goes_on() else self.n_init
-
     def _firsts(self, rows: Rows) -> Iterator[Parameters]:
         """Where each run of EM starts."""
+        state = new_state(self.random_state, rows.device)
         if self._goes_on():
             yield self._current(rows.device)
             return
-        state = new_state(self.random_state, rows.device)
         for _ in range(self.n_init):
             yield self._start(rows, state)
 
@@ -433,9 +430,7 @@ class GaussianMixture(DensityEstimator):
         assert total is not None
         return total
 
-    def _run(
-        self, rows: Rows, current: Parameters, bound: float, start: int
-    ) -> Run:
+    def _run(self, rows: Rows, current: Parameters, bound: float, start: int) -> Run:
         """EM from ``current``, of which ``bound`` is the lower bound as far as it is known."""
         bounds: list[float] = []
         converged = False

@@ -7,14 +7,20 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from pygen.density.parameters import Parameters, Sums, m_step
+from pygen.density.parameters import Parameters, Sums, m_step, n_parameters
 from pygen.density.rows import Rows
 from pygen.ops.together import em_statistics_of_each
 
 if TYPE_CHECKING:
     from pygen.density.mixture import GaussianMixture
 
-_WORK = 2**62
+# A pass that one core does in a millisecond or two, in multiplications: up to there mixtures beside each other are
+# faster than the threads on each in turn (measured: by 1.4 to 3.5 on 2 cores), and so few threads cannot lose much on
+# more. Of a matrix product a core does four times as many.
+_WORK, _PRODUCT = 2**23, 4
+# Rows that a mixture counts as at least, since its parameters have to be moved as well; and elements of all that then
+# is in memory at once: rows, which are copied to lie in one tensor, and a few times the parameters.
+_LEAST_ROWS, _ELEMENTS, _COPIES = 512, 2**24, 4
 
 
 class Run(NamedTuple):
@@ -39,19 +45,19 @@ def pays(model: "GaussianMixture", lengths: Sequence[int | None], n_features: in
     """
     if len(lengths) < 2 or model.verbose or model.batch_size or None in lengths:
         return False
-    # Multiplications in a row's densities.
+    components, rows = model.n_components, [length or 0 for length in lengths]
     work = {
-        "spherical": model.n_components * n_features,
-        "diag": model.n_components * n_features,
-        "tied": (model.n_components + n_features) * n_features,
-        "full": model.n_components * n_features**2,
+        "spherical": components * n_features,
+        "diag": components * n_features,
+        "tied": (components + n_features) * n_features,
+        "full": components * n_features**2 // _PRODUCT,
     }[model.covariance_type]
-    return max(length or 0 for length in lengths) * work <= _WORK
+    own = n_parameters(components, n_features, model.covariance_type)
+    held = sum(rows) * n_features + _COPIES * len(rows) * own
+    return max(*rows, _LEAST_ROWS) * work <= _WORK and held <= _ELEMENTS
 
 
-def run(
-    model: "GaussianMixture", rows: Sequence[Rows], firsts: Sequence[Parameters]
-) -> list[Run]:
+def run(model: "GaussianMixture", rows: Sequence[Rows], firsts: Sequence[Parameters]) -> list[Run]:
     """EM of B mixtures, each until it converges.
 
     Parameters
@@ -91,9 +97,7 @@ def run(
                 weights,
             )
         )
-        current = m_step(
-            *sums[:3], current.means, model.covariance_type, model.reg_covar
-        )
+        current = m_step(*sums[:3], current.means, model.covariance_type, model.reg_covar)
         going = []
         for place, bound in enumerate((sums.log_likelihood / sums.counts.sum(-1)).tolist()):
             one = active[place]

@@ -35,8 +35,15 @@ def _each(
     *parameters: Tensor,
     **options: object,
 ) -> EmSums:
+    first, last = ranges[::2], ranges[1::2]
+    fits = len(first) == len(last) == len(parameters[0])
+    if not fits or not all(0 <= a <= b <= len(x) for a, b in zip(first, last, strict=True)):
+        raise ValueError(
+            f"ranges must be a first row and one past the last, in [0, {len(x)}], for each of"
+            f" {len(parameters[0])} mixtures; got {list(ranges)}."
+        )
     found = []
-    for start, stop, *own in zip(ranges[::2], ranges[1::2], *parameters, strict=True):
+    for start, stop, *own in zip(first, last, *parameters, strict=True):
         weights = None if sample_weight is None else sample_weight[start:stop]
         found.append(one(x[start:stop], *own, sample_weight=weights, **options))
     counts, sums, scatter, log_likelihood = map(torch.stack, zip(*found, strict=True))

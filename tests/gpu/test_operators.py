@@ -21,6 +21,7 @@ from pygen.ops.mixture import em_statistics, responsibilities
 from pygen.ops.moments import count_categories, moments
 from pygen.ops.reparameterize import reparameterize_backward, reparameterize_forward
 from pygen.ops.sampling import pick, sample_gaussians
+from pygen.ops.together import diagonal_em_of_each, full_em_of_each
 from pygen.ops.triangular import inverse_factors
 
 N, K, D = 333, 5, 19
@@ -131,6 +132,21 @@ CASES = {
         lambda g, t: (
             *(randn(g, N, D).to(t), randn(g, D), 0.3 * randn(g, K, D), randn(g, K)),
             *(randn(g, N), positive(g, N)),
+        ),
+    ),
+    "diagonal_em_of_each": Case(
+        diagonal_em_of_each,
+        lambda g, t: (
+            *(randn(g, N, D).to(t), 0.3 * randn(g, 2, K, D), positive(g, 2, K, D), randn(g, 2, K)),
+            [0, N, 50, 81],
+            positive(g, N),
+        ),
+    ),
+    "full_em_of_each": Case(
+        full_em_of_each,
+        lambda g, t: (
+            *(randn(g, N, D).to(t), 0.3 * randn(g, 2, K, D), factors(g, 2, K), randn(g, 2, K)),
+            [0, N, 50, 81],
         ),
     ),
     "whitened_norms": Case(

@@ -77,6 +77,23 @@ def test_normal_has_the_references_bits(device, dtype, seed, offset, n):
     assert (s[1].item() - offset) % 2**64 == -(-n // 4)
 
 
+@pytest.mark.parametrize("dtype", FLOAT)
+@pytest.mark.parametrize(
+    ("seed", "offset", "n"),
+    [
+        (0, 0, 100_003),
+        (12345678901234567, 2**32 - 1000, 50_001),
+        (-1, -3, 41),
+        (1, 3, 0),
+        (1, 3, 1),
+    ],
+)
+def test_uniform_has_the_references_bits(device, dtype, seed, offset, n):
+    s, r = state(seed, offset, device), state(seed, offset)
+    assert equal_bits(ops.uniform(s, [n], dtype), ops.uniform.__wrapped__(r, [n], dtype))
+    assert s.tolist() == r.tolist()
+
+
 def test_every_instruction_set_has_the_references_bits(compiled):
     fill = compiled("normal.cpp").fill
     fill.argtypes = [ctypes.c_int64] * 3 + [ctypes.c_void_p] * 2
@@ -160,7 +177,7 @@ def test_size(device, size):
         assert list(draw(state(1, 0, device), size).shape) == size
 
 
-@pytest.mark.parametrize("draw", [ops.normal, ops.uniform, reference])
+@pytest.mark.parametrize("draw", [ops.normal, ops.uniform, reference, ops.uniform.__wrapped__])
 def test_bad_arguments(draw):
     with pytest.raises(RuntimeError, match=r"dtype must be one of torch.float32"):
         draw(state(1), [3], torch.int32)
