@@ -3,6 +3,7 @@
 #include <torch/headeronly/util/Half.h>
 
 #include <algorithm>
+#include <type_traits>
 
 #include "../common.h"
 #include "../isa.h"

@@ -1,7 +1,9 @@
 // The same pass of EM for each of several mixtures, beside each other.
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <optional>
+#include <tuple>
 #include <vector>
 
 #include "../common.h"
