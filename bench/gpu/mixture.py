@@ -140,7 +140,6 @@ def scikit_learn(p: Parameters, kind: str) -> GaussianMixture:
     version = tuple(map(int, sklearn.__version__.split(".")[:2]))
     if version < (1, 8):
         raise RuntimeError(f"needs scikit-learn >= 1.8 for tensors, found {sklearn.__version__}")
-    sklearn.set_config(array_api_dispatch=True)
     model = GaussianMixture(len(p.means), covariance_type=kind)
     model.weights_, model.means_, model.covariances_, model.precisions_cholesky_ = (
         value.float() for value in p
@@ -151,9 +150,10 @@ def scikit_learn(p: Parameters, kind: str) -> GaussianMixture:
 def scikit_learn_iteration(p: Parameters, kind: str, x: Tensor, steps: bool = True) -> float:
     """Its log-likelihood; without ``steps`` the E-step alone, which no covariance can break."""
     model = scikit_learn(p, kind)
-    bound, log_resp = model._e_step(x)
-    if steps:
-        model._m_step(x, log_resp)
+    with sklearn.config_context(array_api_dispatch=True):
+        bound, log_resp = model._e_step(x)
+        if steps:
+            model._m_step(x, log_resp)
     return float(bound) * len(x)
 
 
@@ -195,7 +195,6 @@ def em(
         memory=memory,
         beats=peers if limit is not None else {},
     )
-    iteration = matrix_products_diag if kind == "diag" else matrix_products_full
     iteration = partial(matrix_products_diag if kind == "diag" else matrix_products_full, p)
     sklearn_step = partial(scikit_learn_iteration, p, kind)
     for name, function, check in (
