@@ -42,9 +42,11 @@ template <class T>
 struct EmWorkspace {
   Expansion expansion;
   T *joint, *base;
-  double* scale;
-  double *counts, *first, *second, *log_likelihoods;  // zero at first
-  int64_t blocks, segments, zeros;                    // of log_likelihoods; of the sums; bytes
+  int* crowded;
+  double *scale, *parts;
+  double *counts, *first, *second, *entropies;  // zero at first
+  int64_t blocks, finish_blocks, segments;      // posteriors'; finish_kernel's; of the sums
+  int64_t zeros;                                // bytes
 };
 
 template <class T>
@@ -55,12 +57,15 @@ EmWorkspace<T> take_em(Taker& taker, int64_t rows, int64_t components, int64_t d
   w.base = taker.take<T>(rows);
   w.scale = taker.take<double>(rows);
   w.blocks = divided(rows, kPosteriorRows);
+  w.crowded = taker.take<int>(w.blocks);
+  w.finish_blocks = divided(components * (dims > 0 ? dims : 1), kFinishThreads);
+  w.parts = taker.take<double>(w.finish_blocks);
   w.segments = segments_of(rows, components, dims);
   const int64_t start = taker.used;
   w.counts = taker.take<double>(w.segments * components);
   w.first = taker.take<double>(w.segments * components * dims);
   w.second = taker.take<double>(w.segments * components * dims);
-  w.log_likelihoods = taker.take<double>(w.blocks);
+  w.entropies = taker.take<double>(w.blocks);
   w.zeros = taker.used - start;
   return w;
 }
@@ -79,34 +84,66 @@ bool whole_rows(const Joint<T>& a) {
   return a.dims > 0 && a.dims % 4 == 0 && is_aligned(a.x);
 }
 
-void launch_joint(const Joint<float>& a, const Expansion& with, Launcher& launch) {
-  const dim3 grid(blocks_of(a.n, ExpandedTile::kRows), blocks_of(a.components, ExpandedTile::kComponents));
-  launch(whole_rows(a) ? expanded_kernel<true> : expanded_kernel<false>, grid, ExpandedTile::kThreads,
-         ExpandedTile::kStages * sizeof(ExpandedStage), a, with);
+// Of rows that are crowded, or of all.
+void launch_joint(const Joint<float>& a, const Expansion& with, bool fast, const int* crowded, Launcher& launch) {
+  const unsigned blocks = blocks_of(a.n, ExpandedTile::kRows) * blocks_of(a.components, ExpandedTile::kComponents);
+  const auto kernel = whole_rows(a) ? fast ? expanded_kernel<true, true> : expanded_kernel<true, false>
+                      : fast        ? expanded_kernel<false, true>
+                                    : expanded_kernel<false, false>;
+  launch(kernel, blocks, ExpandedTile::kThreads, ExpandedTile::kStages * sizeof(ExpandedStage), a, with, crowded);
 }
 
-void launch_joint(const Joint<double>& a, const Expansion&, Launcher& launch) {
+void launch_joint(const Joint<double>& a, const Expansion&, bool, const int*, Launcher& launch) {
   const dim3 grid(blocks_of(a.n, DoubleTile::kLines), blocks_of(a.components, DoubleTile::kLines));
   launch(difference_kernel, grid, DoubleTile::kThreads, 0, a);
 }
 
+float share_of(const Expansion& with, bool fast) { return fast ? fast_share(with.depth) : kShare; }
+
+// Whether fast densities first save more than they cost. Rows of few features overlap more often than not.
+bool screens(const Joint<float>& a) { return a.components >= 16 && a.dims >= 128; }
+bool screens(const Joint<double>&) { return false; }
+
 template <class T>
-const char* run_em(Joint<T> a, const double* weights, int64_t rows, void* workspace, Finish finish, Launcher launch) {
+void launch_posterior(const PosteriorOf<T>& a, Launcher& launch) {
+  launch(posterior_kernel<T>, blocks_of(a.from.n, kPosteriorRows), kPosteriorThreads, 0, a);
+}
+
+template <class T>
+const char* run_em(Joint<T> a, const double* weights, int64_t rows, bool fast, void* workspace, Finish finish,
+                   Launcher launch) {
   Taker taker = {reinterpret_cast<uintptr_t>(workspace)};
   const EmWorkspace<T> w = take_em<T>(taker, rows, a.components, a.dims);
   launch.clear(w.counts, w.zeros);
   prepare(a, w.expansion, launch);
   const T* x = a.x;
   const int64_t n = a.n;
+  const bool screen = !fast && screens(a);
   a.joint = w.joint;
   a.stride = rows;
   for (int64_t begin = 0; begin < n; begin += rows) {
     a.n = n - begin < rows ? n - begin : rows;
     a.x = x + begin * a.dims;
-    launch_joint(a, w.expansion, launch);
-    launch(posterior_kernel<T>, blocks_of(a.n, kPosteriorRows), kPosteriorThreads, 0,
-           PosteriorOf<T>{a, w.expansion.slack, weights ? weights + begin : nullptr, true, w.base, w.scale, nullptr,
-                          w.log_likelihoods});
+    launch_joint(a, w.expansion, fast || screen, nullptr, launch);
+    PosteriorOf<T> posterior = {a,
+                                w.expansion.spread,
+                                share_of(w.expansion, fast || screen),
+                                kOffNats,
+                                weights ? weights + begin : nullptr,
+                                !fast,
+                                screen ? Pass::kScreen : Pass::kOnly,
+                                w.crowded,
+                                w.base,
+                                w.scale,
+                                nullptr,
+                                w.entropies};
+    launch_posterior(posterior, launch);
+    if (screen) {
+      launch_joint(a, w.expansion, false, w.crowded, launch);
+      posterior.share = share_of(w.expansion, false);
+      posterior.pass = Pass::kCrowded;
+      launch_posterior(posterior, launch);
+    }
     const int64_t segment = divided(divided(a.n, w.segments), kListed) * kListed;
     const dim3 grid(static_cast<unsigned>(a.components), blocks_of(a.n, segment),
                     blocks_of(a.dims > 0 ? a.dims : 1, kSumColumns));
@@ -116,24 +153,27 @@ const char* run_em(Joint<T> a, const double* weights, int64_t rows, void* worksp
   finish.counts = w.counts;
   finish.first = w.first;
   finish.second = w.second;
-  finish.log_likelihoods = w.log_likelihoods;
+  finish.entropies = w.entropies;
   finish.segments = w.segments;
-  finish.blocks = w.blocks;
-  const int64_t size = a.components * (a.dims > 0 ? a.dims : 1);
-  launch(finish_kernel, blocks_of(size, kFinishThreads), kFinishThreads, 0, finish);
+  finish.posterior_blocks = w.blocks;
+  finish.parts = w.parts;
+  launch(finish_kernel, static_cast<unsigned>(w.finish_blocks), kFinishThreads, 0, finish);
+  launch(likelihood_kernel, 1, kFinishThreads, 0, finish, w.finish_blocks);
   return error_text(launch.error);
 }
 
 template <class T>
-const char* run_log_joint(const Joint<T>& a, bool settle, void* workspace, double* largest, Launcher launch) {
+const char* run_log_joint(const Joint<T>& a, bool settle, bool fast, void* workspace, double* largest,
+                          Launcher launch) {
   constexpr int64_t kMostBlocks = 65535;  // of a grid's second dimension
   Taker taker = {reinterpret_cast<uintptr_t>(workspace)};
   const Expansion expansion = take_expansion(taker, a.components, a.dims, T());
   T* base = taker.take<T>(a.n);
   prepare(a, expansion, launch);
-  launch_joint(a, expansion, launch);
-  launch(posterior_kernel<T>, blocks_of(a.n, kPosteriorRows), kPosteriorThreads, 0,
-         PosteriorOf<T>{a, expansion.slack, nullptr, settle, base, nullptr, largest, nullptr});
+  launch_joint(a, expansion, fast, nullptr, launch);
+  launch_posterior(PosteriorOf<T>{a, expansion.spread, share_of(expansion, fast), fast ? INFINITY : kOffNats, nullptr,
+                                  settle, Pass::kOnly, nullptr, base, nullptr, largest, nullptr},
+                   launch);
   const dim3 grid(blocks_of(a.n, kRelativeThreads),
                   static_cast<unsigned>(a.components < kMostBlocks ? a.components : kMostBlocks));
   launch(relative_kernel<T>, grid, kRelativeThreads, 0, a.joint, base, a.n, a.components);
@@ -175,10 +215,12 @@ const char* diagonal_log_joint_bytes(int64_t n, int64_t components, int64_t dims
 
 const char* launch_diagonal_em(const void* x, const double* means, const double* precisions, const double* constant,
                                const double* weights, int64_t rows, int64_t n, int64_t components, int64_t dims,
-                               bool is_double, void* workspace, double* counts, double* first, double* second,
-                               double* log_likelihood, void* stream) {
+                               bool is_double, bool fast, void* workspace, double* counts, double* first,
+                               double* second, double* log_likelihood, void* stream) {
   const Launcher launch = {static_cast<cudaStream_t>(stream)};
   Finish finish = {};
+  finish.precisions = precisions;
+  finish.constant = constant;
   finish.components = components;
   finish.dims = dims;
   finish.counts_out = counts;
@@ -188,22 +230,22 @@ const char* launch_diagonal_em(const void* x, const double* means, const double*
   const auto run = [&](auto type) {
     using T = decltype(type);
     const Joint<T> joint = {static_cast<const T*>(x), means, precisions, constant, n, components, dims, nullptr, 0};
-    return run_em<T>(joint, weights, rows, workspace, finish, launch);
+    return run_em<T>(joint, weights, rows, fast, workspace, finish, launch);
   };
   return is_double ? run(double()) : run(float());
 }
 
 const char* launch_diagonal_log_joint(const void* x, const double* means, const double* precisions,
                                       const double* constant, int64_t n, int64_t components, int64_t dims,
-                                      bool is_double, bool settle, void* workspace, void* relative, double* largest,
-                                      void* stream) {
+                                      bool is_double, bool settle, bool fast, void* workspace, void* relative,
+                                      double* largest, void* stream) {
   if (n == 0) return nullptr;
   const Launcher launch = {static_cast<cudaStream_t>(stream)};
   const auto run = [&](auto type) {
     using T = decltype(type);
     const Joint<T> joint = {static_cast<const T*>(x),  means, precisions, constant, n, components, dims,
                             static_cast<T*>(relative), n};
-    return run_log_joint<T>(joint, settle, workspace, largest, launch);
+    return run_log_joint<T>(joint, settle, fast, workspace, largest, launch);
   };
   return is_double ? run(double()) : run(float());
 }

@@ -14,16 +14,16 @@ const char* diagonal_em_bytes(int64_t rows, int64_t components, int64_t dims, bo
 const char* diagonal_log_joint_bytes(int64_t n, int64_t components, int64_t dims, bool is_double, int64_t* bytes);
 
 // counts [components], first and second [components, dims] about the means, and the log-likelihood []. weights [n] may
-// be null: 1.
+// be null: 1. fast: one product in TF32 where there were three, and nothing done again.
 const char* launch_diagonal_em(const void* x, const double* means, const double* precisions, const double* constant,
                                const double* weights, int64_t rows, int64_t n, int64_t components, int64_t dims,
-                               bool is_double, void* workspace, double* counts, double* first, double* second,
-                               double* log_likelihood, void* stream);
+                               bool is_double, bool fast, void* workspace, double* counts, double* first,
+                               double* second, double* log_likelihood, void* stream);
 
 // relative [components, n] in the type of x, largest [n].
 const char* launch_diagonal_log_joint(const void* x, const double* means, const double* precisions,
                                       const double* constant, int64_t n, int64_t components, int64_t dims,
-                                      bool is_double, bool settle, void* workspace, void* relative, double* largest,
-                                      void* stream);
+                                      bool is_double, bool settle, bool fast, void* workspace, void* relative,
+                                      double* largest, void* stream);
 
 }  // namespace pygen

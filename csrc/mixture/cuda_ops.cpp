@@ -33,7 +33,7 @@ void check_gaussians(const Tensor& x, const Tensor& means, const Tensor& precisi
 
 std::tuple<Tensor, Tensor> diagonal_log_joint_cuda(const Tensor& x_in, const Tensor& means_in,
                                                    const Tensor& precisions_in, const Tensor& constant_in, bool settle,
-                                                   bool) {
+                                                   bool fast) {
   check_gaussians(x_in, means_in, precisions_in, constant_in);
   const torch::stable::accelerator::DeviceGuard guard(x_in.get_device_index());
   const Tensor x = torch::stable::contiguous(x_in), means = torch::stable::contiguous(means_in),
@@ -47,14 +47,14 @@ std::tuple<Tensor, Tensor> diagonal_log_joint_cuda(const Tensor& x_in, const Ten
   const Tensor workspace = torch::stable::new_empty(x, {bytes}, ScalarType::Byte);
   const char* error = launch_diagonal_log_joint(
       x.data_ptr(), data<double>(means), data<double>(precisions), data<double>(constant), n, components, dims,
-      is_double, settle, workspace.data_ptr(), relative.data_ptr(), data<double>(largest), current_stream(x));
+      is_double, settle, fast, workspace.data_ptr(), relative.data_ptr(), data<double>(largest), current_stream(x));
   STD_TORCH_CHECK(error == nullptr, "diagonal_log_joint: ", error);
   return {relative, largest};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> diagonal_em_cuda(const Tensor& x_in, const Tensor& means_in,
                                                             const Tensor& precisions_in, const Tensor& constant_in,
-                                                            const std::optional<Tensor>& weights_in, bool) {
+                                                            const std::optional<Tensor>& weights_in, bool fast) {
   check_gaussians(x_in, means_in, precisions_in, constant_in);
   const torch::stable::accelerator::DeviceGuard guard(x_in.get_device_index());
   const Tensor x = torch::stable::contiguous(x_in), means = torch::stable::contiguous(means_in),
@@ -77,7 +77,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> diagonal_em_cuda(const Tensor& x_in, 
   const Tensor workspace = torch::stable::new_empty(x, {bytes}, ScalarType::Byte);
   const char* error = launch_diagonal_em(
       x.data_ptr(), data<double>(means), data<double>(precisions), data<double>(constant),
-      weights ? data<double>(*weights) : nullptr, rows, n, components, dims, is_double, workspace.data_ptr(),
+      weights ? data<double>(*weights) : nullptr, rows, n, components, dims, is_double, fast, workspace.data_ptr(),
       data<double>(counts), data<double>(first), data<double>(second), data<double>(log_likelihood), current_stream(x));
   STD_TORCH_CHECK(error == nullptr, "diagonal_em: ", error);
   return {counts, first, second, log_likelihood};

@@ -3,8 +3,8 @@
 // float: the square is expanded about a centre c, the components' mean weighted by precision (pygen/ops/diagonal.py),
 // so that it is a product of [x - c, (x - c)^2] and weights, on tensor cores. Each factor is the sum of two TF32
 // numbers and a product that of three. Tensor cores truncate when they add, one way: only products of eight features
-// are added there, to zero; their sums are added in float, rounded to nearest. double: differences by fused
-// multiply-adds.
+// are added there, to zero; their sums are added in float, rounded to nearest. Fast: one TF32 number, one product, all
+// added there. double: differences by fused multiply-adds.
 #pragma once
 #include "../ptx.h"
 
@@ -26,7 +26,7 @@ struct ExpandedStage {
 struct Expansion {
   float *centre, *linear, *square;
   double* constant;  // [components], about the centre
-  float* slack;      // [components], how far a density may be off
+  float* spread;     // [components], see terms_of
   int64_t depth;     // a multiple of kDepth
 };
 
@@ -40,9 +40,17 @@ struct Joint {
   int64_t stride;
 };
 
-// What the float densities lose: so much of a component's squared distance from the centre, which is what terms that
-// cancel add up to. Some ten times what is seen.
-constexpr double kSlackShare = 1e-6;
+// More than the absolute terms of a float density add up to. With D^2 and S^2 the squared distances of the row and of
+// the centre from the mean, in units of the component's deviations, D^2 = 2 (constant - density): the linear terms are
+// at most S (S + D) by Cauchy and Schwarz, the squares (S + D)^2 / 2, both together 3/2 D^2 + 5/2 S^2.
+__device__ __forceinline__ float terms_of(float spread, float density) { return spread - 3 * density; }
+
+// What densities may be off by, as a share of those terms. Some ten times what is seen.
+constexpr float kShare = 1e-6f;
+
+// Of fast ones, proven: each factor is rounded by 2^-11 of it at most. For eight features a tensor core adds nine
+// numbers twice, where it leaves out less than 2^-23 of the largest from each and from their sum.
+inline float fast_share(int64_t depth) { return 0x1p-10f + static_cast<float>(depth) * 0x1p-21f; }
 
 constexpr int kPrepareThreads = 128;
 
@@ -83,7 +91,7 @@ __global__ void __launch_bounds__(kPrepareThreads)
   sum = warp_sum(sum);
   if (threadIdx.x % 32 != 0) return;
   to.constant[k] = constant[k] - 0.5 * sum;
-  to.slack[k] = static_cast<float>(kSlackShare * sum);
+  to.spread[k] = static_cast<float>(2.5 * sum + 3 * constant[k]);
 }
 
 // kWhole: rows of x are multiples of 16 bytes and begin at such.
@@ -125,7 +133,7 @@ __device__ __forceinline__ void split(float x, uint32_t& large, uint32_t& small)
 constexpr int kFragmentRows = 2, kFragmentComponents = 4;
 
 // Adds the products of eight columns, from `column` on, of weights and x less its centres, or the square of that.
-template <bool kSquare>
+template <bool kSquare, bool kFast>
 __device__ __forceinline__ void multiply(const float* x_at, const float* weights_at, const float (&centres)[2],
                                          int active, float (&sums)[kFragmentRows][kFragmentComponents][4]) {
   using Tile = ExpandedTile;
@@ -144,6 +152,10 @@ __device__ __forceinline__ void multiply(const float* x_at, const float* weights
 #pragma unroll
     for (int j = 0; j < kFragmentComponents; ++j) {
       if (j >= active) continue;
+      if (kFast) {
+        mma_tf32(sums[m][j], x_large, large[j][0], large[j][1]);
+        continue;
+      }
       float sum[4] = {};
       mma_tf32(sum, x_small, large[j][0], large[j][1]);
       mma_tf32(sum, x_large, small[j][0], small[j][1]);
@@ -153,15 +165,26 @@ __device__ __forceinline__ void multiply(const float* x_at, const float* weights
   }
 }
 
-template <bool kWhole>
-__global__ void __launch_bounds__(ExpandedTile::kThreads, 2) expanded_kernel(Joint<float> a, Expansion with) {
+// crowded: of each 32 rows, whether their densities are asked for; null: all are. Blocks of the same rows are
+// neighbours, which find them in the second-level cache.
+template <bool kWhole, bool kFast>
+__global__ void __launch_bounds__(ExpandedTile::kThreads, 2)
+    expanded_kernel(Joint<float> a, Expansion with, const int* crowded) {
   using Tile = ExpandedTile;
   ExpandedStage* stages = shared_memory<ExpandedStage>();
-  const int64_t first_row = int64_t{blockIdx.x} * Tile::kRows;
-  const int64_t first_component = int64_t{blockIdx.y} * Tile::kComponents;
+  const unsigned tiles = static_cast<unsigned>((a.components + Tile::kComponents - 1) / Tile::kComponents);
+  const int64_t first_row = int64_t{blockIdx.x / tiles} * Tile::kRows;
+  const int64_t first_component = int64_t{blockIdx.x % tiles} * Tile::kComponents;
   const int warp = threadIdx.x / 32, rows = warp / 2, eights = warp % 2, lane = threadIdx.x % 32;
+  bool wanted = !crowded, any = !crowded;
+  for (int i = 0; crowded && i < Tile::kRows / 32 && first_row + 32 * i < a.n; ++i) {
+    if (!crowded[first_row / 32 + i]) continue;
+    any = true;
+    if (i == rows) wanted = true;
+  }
+  if (!any) return;
   const int64_t left = (a.components - first_component + 7) / 8 - eights;
-  const int active = left < 0 ? 0 : static_cast<int>((left + 1) / 2);
+  const int active = left < 0 || !wanted ? 0 : static_cast<int>((left + 1) / 2);
   const int slices = static_cast<int>(with.depth / Tile::kDepth);
   float sums[kFragmentRows][kFragmentComponents][4] = {};
   for (int slice = 0; slice < Tile::kStages - 1; ++slice) {
@@ -184,12 +207,13 @@ __global__ void __launch_bounds__(ExpandedTile::kThreads, 2) expanded_kernel(Joi
       const float centres[2] = {__ldg(centre), __ldg(centre + 4)};
       const float* x = stage.x + (rows * 32 + lane / 4) * Tile::kPitch + column;
       const int weights = (eights * 8 + lane / 4) * Tile::kPitch + column;
-      multiply<false>(x, stage.linear + weights, centres, active, sums);
-      multiply<true>(x, stage.square + weights, centres, active, sums);
+      multiply<false, kFast>(x, stage.linear + weights, centres, active, sums);
+      multiply<true, kFast>(x, stage.square + weights, centres, active, sums);
     }
   }
 #pragma unroll
   for (int j = 0; j < kFragmentComponents; ++j) {
+    if (j >= active) continue;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int64_t k = first_component + (eights + 2 * j) * 8 + lane % 4 * 2 + i;

@@ -163,10 +163,12 @@ __global__ void __launch_bounds__(kSumThreads) sums_kernel(RowSums<T> a) {
 
 constexpr int kFinishThreads = 256;
 
-// What is added up at the end, and where it goes.
+// What is added up at the end, and where it goes. parts: of the log-likelihood, one for each block.
 struct Finish {
-  const double *counts, *first, *second, *log_likelihoods;
-  int64_t segments, components, dims, blocks;
+  const double *precisions, *constant;
+  const double *counts, *first, *second, *entropies;
+  int64_t segments, components, dims, posterior_blocks;
+  double* parts;
   double *counts_out, *first_out, *second_out, *log_likelihood_out;
 };
 
@@ -176,19 +178,44 @@ __device__ __forceinline__ double strided_sum(const double* from, int64_t stride
   return sum;
 }
 
+struct FinishShared {
+  double sums[kFinishThreads / 32];
+};
+
+// The first thread gets the sum of the block's values.
+__device__ __forceinline__ double block_sum(double value) {
+  FinishShared& shared = static_shared<FinishShared>();
+  value = warp_sum(value);
+  if (threadIdx.x % 32 == 0) shared.sums[threadIdx.x / 32] = value;
+  __syncthreads();
+  if (threadIdx.x > 0) return value;
+  for (int warp = 1; warp < kFinishThreads / 32; ++warp) value += shared.sums[warp];
+  return value;
+}
+
 __global__ void __launch_bounds__(kFinishThreads) finish_kernel(Finish a) {
   const int64_t i = int64_t{blockIdx.x} * kFinishThreads + threadIdx.x, size = a.components * a.dims;
-  if (i < 32) {
-    double sum = 0;
-    for (int64_t block = i; block < a.blocks; block += 32) sum += a.log_likelihoods[block];
-    sum = warp_sum(sum);
-    if (i == 0) *a.log_likelihood_out = sum;
+  double log_likelihood = 0;
+  if (i < a.components) {
+    const double count = a.counts_out[i] = strided_sum(a.counts + i, a.components, a.segments);
+    log_likelihood += count * a.constant[i];
   }
-  if (i < a.components) a.counts_out[i] = strided_sum(a.counts + i, a.components, a.segments);
   if (i < size) {
     a.first_out[i] = strided_sum(a.first + i, size, a.segments);
-    a.second_out[i] = strided_sum(a.second + i, size, a.segments);
+    const double second = a.second_out[i] = strided_sum(a.second + i, size, a.segments);
+    log_likelihood -= 0.5 * a.precisions[i] * second;
   }
+  log_likelihood = block_sum(log_likelihood);
+  if (threadIdx.x == 0) a.parts[blockIdx.x] = log_likelihood;
+}
+
+// A block: adds up the parts and the entropies.
+__global__ void __launch_bounds__(kFinishThreads) likelihood_kernel(Finish a, int64_t parts) {
+  double sum = 0;
+  for (int64_t i = threadIdx.x; i < parts; i += kFinishThreads) sum += a.parts[i];
+  for (int64_t i = threadIdx.x; i < a.posterior_blocks; i += kFinishThreads) sum += a.entropies[i];
+  sum = block_sum(sum);
+  if (threadIdx.x == 0) *a.log_likelihood_out = sum;
 }
 
 }  // namespace pygen

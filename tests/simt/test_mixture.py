@@ -39,14 +39,27 @@ def workspace(function, *sizes):
     return torch.full((int(bytes_needed),), 255, dtype=torch.uint8)
 
 
-def run_em(program, x, means, precisions, constant, weights=None, rows=128, **options):
+def run_em(program, x, means, precisions, constant, weights=None, rows=128, fast=False, **options):
     (n, d), k, double = x.shape, len(means), int(x.dtype == torch.float64)
     empty = (
         torch.full(size, torch.nan, dtype=torch.float64) for size in ((k,), (k, d), (k, d), ())
     )
     scratch = workspace(EM_BYTES, rows, k, d, double)
-    arguments = (x, means, precisions, constant, weights, rows, n, k, d, double, scratch)
-    return program.call(EM, *arguments, *empty, None, **options)[-4:]
+    arguments = (x, means, precisions, constant, weights, rows, n, k, d, double, int(fast))
+    return program.call(EM, *arguments, scratch, *empty, None, **options)[-4:]
+
+
+def run_log_joint(program, x, means, precisions, constant, settle=True, fast=False, **options):
+    (n, d), k, double = x.shape, len(means), int(x.dtype == torch.float64)
+    return program.call(
+        LOG_JOINT,
+        *(x, means, precisions, constant, n, k, d, double, int(settle), int(fast)),
+        workspace(LOG_JOINT_BYTES, n, k, d, double),
+        torch.full((k, n), torch.nan, dtype=x.dtype),
+        torch.full((n,), torch.nan, dtype=torch.float64),
+        None,
+        **options,
+    )[-2:]
 
 
 def assert_sums(found, expected, dtype, n):
@@ -69,16 +82,7 @@ def check_em(program, n, d, k, dtype, weighted=False, rows=128, spread=1.0, **op
 
 def check_log_joint(program, n, d, k, dtype, settle=True, spread=1.0, **options):
     x, *parameters = problem(n, d, k, dtype, spread)
-    double = int(dtype == torch.float64)
-    relative, largest = program.call(
-        LOG_JOINT,
-        *(x, *parameters, n, k, d, double, int(settle)),
-        workspace(LOG_JOINT_BYTES, n, k, d, double),
-        torch.full((k, n), torch.nan, dtype=dtype),
-        torch.full((n,), torch.nan, dtype=torch.float64),
-        None,
-        **options,
-    )[-2:]
+    relative, largest = run_log_joint(program, x, *parameters, settle, **options)
     wanted, top = diagonal_log_joint(x.double(), *parameters)
     error = TOLERANCES[dtype] * (1 + wanted.abs().max().item()) if wanted.numel() else 1
     torch.testing.assert_close(largest, top, rtol=0, atol=error)
@@ -89,6 +93,9 @@ def check_log_joint(program, n, d, k, dtype, settle=True, spread=1.0, **options)
 def exercise(program, **options):
     check_em(program, 40, 34, 3, torch.float32, spread=0.3, **options)
     check_em(program, 20, 34, 2, torch.float64, **options)
+    # Those that are screened, without close calls and with too many.
+    for spread in (1.0, 0.05):
+        check_em(program, 40, 130, 17, torch.float32, spread=spread, **options)
 
 
 # Rows over several chunks and tiles, components over several tiles, columns over several blocks, odd sizes.
@@ -142,11 +149,8 @@ def test_what_float32_cannot_tell_is_settled_in_float64():
     torch.testing.assert_close(found[3], expected[3], rtol=1e-6, atol=0)
     wanted, top = diagonal_log_joint(x.double(), *parameters)
     errors = []
-    for settle in (1, 0):
-        scratch = workspace(LOG_JOINT_BYTES, n, k, d, 0)
-        empty = torch.empty(k, n), torch.empty(n, dtype=torch.float64)
-        arguments = (x, *parameters, n, k, d, 0, settle, scratch, *empty, None)
-        relative, largest = PROGRAM.call(LOG_JOINT, *arguments)[-2:]
+    for settle in (True, False):
+        relative, largest = run_log_joint(PROGRAM, x, *parameters, settle)
         errors.append((largest - top).abs().max().item())
         if settle:
             close = wanted > -20
@@ -169,3 +173,66 @@ def test_a_row_far_from_everything_has_a_density():
     assert all(f.isfinite().all() for f in found)
     torch.testing.assert_close(found[3], wanted[3], rtol=1e-6, atol=0)
     torch.testing.assert_close(found[0], wanted[0], rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("mode", ["plain", "address"])
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize(
+    "spread", [pytest.param(1.0, id="few close"), pytest.param(0.05, id="many close")]
+)
+def test_screened_em_is_the_operators(spread, backwards, mode):
+    check_em(
+        PROGRAM, 150, 133, 20, torch.float32, True, spread=spread, mode=mode, backwards=backwards
+    )
+
+
+def test_rows_with_many_close_components_beside_rows_with_few():
+    """Of four groups of 32 rows in a tile, two lie where components overlap."""
+    n, d, k = 128, 144, 30
+    x, means, precisions, constant = problem(n, d, k, torch.float32)
+    means[10:] = means[10] + 0.02 * means[10:]
+    precisions[10:] = precisions[10]
+    labels = torch.arange(n) % 10 + 10 * (torch.arange(n) // 32 % 2)
+    generator = torch.Generator().manual_seed(3)
+    x = (means[labels] + torch.randn(n, d, generator=generator) / precisions[labels].sqrt()).float()
+    parameters = means, precisions, constant
+    close = (diagonal_log_joint(x.double(), *parameters)[0] > -20).sum(0).view(4, 32).sum(1)
+    assert (close > 64).tolist() == [False, True, False, True]
+    expected = diagonal_em(x.double(), *parameters)
+    assert_sums(run_em(PROGRAM, x, *parameters), expected, torch.float32, n)
+
+
+@pytest.mark.parametrize("spread", [0.2, 3.0])
+def test_fast_densities_are_as_good_as_is_claimed(spread):
+    n, d, k = 70, 200, 9
+    x, means, precisions, constant = problem(n, d, k, torch.float32, spread)
+    precisions *= torch.logspace(-2, 4, d, dtype=torch.float64)
+    parameters = means, precisions, constant
+    relative, largest = run_log_joint(PROGRAM, x, *parameters, settle=False, fast=True)
+    wanted, top = diagonal_log_joint(x.double(), *parameters)
+    exact, centre = wanted + top, (precisions * means).sum(0) / precisions.sum(0)
+    terms = 3 * (constant[:, None] - exact)
+    terms += 2.5 * (precisions * (means - centre).square()).sum(1)[:, None]
+    share = ((relative + largest - exact).abs() / terms).max().item()
+    # 2^-10 and what the additions lose; far less would mean that more than one product is taken.
+    assert 2**-16 < share < 2**-10 + 208 * 2**-21
+
+
+def test_close_calls_of_fast_densities_are_settled_where_that_is_asked_for():
+    x, *parameters = problem(60, 130, 3, torch.float32, spread=0.2)
+    relative, largest = run_log_joint(PROGRAM, x, *parameters, fast=True)
+    wanted, top = diagonal_log_joint(x.double(), *parameters)
+    close = wanted > -20
+    rows = close.sum(0) > 1
+    assert 0 < rows.sum() < 60
+    torch.testing.assert_close(largest[rows], top[rows], rtol=0, atol=1e-10)
+    close &= rows
+    torch.testing.assert_close(relative[close].double(), wanted[close], rtol=0, atol=1e-4)
+
+
+def test_fast_em_is_nearly_as_good():
+    x, *parameters = problem(200, 133, 6, torch.float32, spread=0.3)
+    found = run_em(PROGRAM, x, *parameters, fast=True)
+    expected = diagonal_em(x.double(), *parameters)
+    torch.testing.assert_close(found[3], expected[3], rtol=1e-6, atol=0)
+    torch.testing.assert_close(found[0], expected[0], rtol=0, atol=0.1)
