@@ -99,10 +99,14 @@ __device__ __forceinline__ void mma_double(double (&c)[2], double a, double b) {
                : "d"(a), "d"(b));
 }
 
-// To nearest, ties away from zero.
+// To nearest. Ties go to even where that is one instruction, from sm_90 on; before, with three, away from zero.
 __device__ __forceinline__ uint32_t to_tf32(float x) {
   uint32_t bits;
+#if __CUDA_ARCH__ >= 900
+  asm("cvt.rn.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+#else
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+#endif
   return bits;
 }
 

@@ -175,7 +175,9 @@ __global__ void __launch_bounds__(ExpandedTile::kThreads, 2)
   const unsigned tiles = static_cast<unsigned>((a.components + Tile::kComponents - 1) / Tile::kComponents);
   const int64_t first_row = int64_t{blockIdx.x / tiles} * Tile::kRows;
   const int64_t first_component = int64_t{blockIdx.x % tiles} * Tile::kComponents;
-  const int warp = threadIdx.x / 32, rows = warp / 2, eights = warp % 2, lane = threadIdx.x % 32;
+  // By a shuffle the compiler knows that it is the same in all lanes, and that no product is taken by a part of a warp.
+  const int warp = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / 32, 0), lane = threadIdx.x % 32;
+  const int rows = warp / 2, eights = warp % 2;
   bool wanted = !crowded, any = !crowded;
   for (int i = 0; crowded && i < Tile::kRows / 32 && first_row + 32 * i < a.n; ++i) {
     if (!crowded[first_row / 32 + i]) continue;

@@ -111,6 +111,7 @@ struct PosteriorShared {
 __device__ __forceinline__ double warp_squared_distance(const float* x, const double* mean, const double* precision,
                                                         int64_t dims) {
   double sum = 0;
+#pragma unroll 8  // loads in flight
   for (int64_t d = threadIdx.x % 32; d < dims; d += 32) {
     const double difference = static_cast<double>(x[d]) - mean[d];
     sum = fma(difference * precision[d], difference, sum);

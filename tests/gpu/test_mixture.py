@@ -41,8 +41,11 @@ def test_cuda_kernels_are_the_ones_that_run(kernels):
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"pygen::{name}", "CUDA")
 
 
-# Several chunks; one component; many; more columns than a block sums.
-SIZES = [(1, 1, 1), (300_001, 3, 40), (70_000, 64, 130), (20_000, 784, 10), (3000, 1501, 7)]
+# Several chunks; one component; many; more columns than a block sums; two that are screened.
+SIZES = [
+    *((1, 1, 1), (300_001, 3, 40), (70_000, 64, 130), (20_000, 784, 10), (3000, 1501, 7)),
+    *((70_001, 200, 100), (5000, 131, 16)),
+]
 
 
 @pytest.mark.usefixtures("poisoned")
@@ -68,9 +71,32 @@ def test_log_joint_against_float64(dtype, n, d, k, seed):
     assert_close(diagonal_log_joint(x, *parameters), expected, dtype)
 
 
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("spread", [0.1, 3.0])
+def test_fast_densities_are_as_good_as_is_claimed(spread, seed):
+    x, means, precisions, constant = problem(20_000, 784, 40, torch.float32, seed, spread)
+    relative, largest = diagonal_log_joint(x, means, precisions, constant, False, True)
+    wanted, top = diagonal_log_joint.__wrapped__(x.double(), means, precisions, constant)
+    exact, centre = wanted + top, (precisions * means).sum(0) / precisions.sum(0)
+    terms = 3 * (constant[:, None] - exact)
+    terms += 2.5 * (precisions * (means - centre).square()).sum(1)[:, None]
+    share = ((relative + largest - exact).abs() / terms).max().item()
+    # Far less would mean that more than one product is taken.
+    assert 2**-16 < share < 2**-10 + 784 * 2**-21
+
+
+def test_fast_em_is_nearly_as_good(seed):
+    x, *parameters = problem(50_000, 300, 20, torch.float32, seed, spread=0.2)
+    found = diagonal_em(x, *parameters, None, True)
+    expected = diagonal_em.__wrapped__(x.double(), *parameters)
+    torch.testing.assert_close(found[3], expected[3], rtol=1e-5, atol=0)
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-2, atol=0)
+
+
 @pytest.mark.parametrize("dtype", FLOAT)
-def test_bits_repeat(kernels, dtype, seed):
-    arguments = problem(200_000, 64, 100, dtype, seed, spread=0.2)
+@pytest.mark.parametrize("d", [64, 200])
+def test_bits_repeat(kernels, d, dtype, seed):
+    arguments = problem(200_000, d, 100, dtype, seed, spread=0.2)
     first = diagonal_em(*arguments)
     for _ in range(5):
         for mine, other in zip(first, diagonal_em(*arguments), strict=True):
