@@ -110,11 +110,23 @@ struct PosteriorShared {
 
 __device__ __forceinline__ double warp_squared_distance(const float* x, const double* mean, const double* precision,
                                                         int64_t dims) {
+  constexpr int kAtOnce = 5;  // loads of each in flight
   double sum = 0;
-#pragma unroll 8  // loads in flight
-  for (int64_t d = threadIdx.x % 32; d < dims; d += 32) {
-    const double difference = static_cast<double>(x[d]) - mean[d];
-    sum = fma(difference * precision[d], difference, sum);
+  for (int64_t start = threadIdx.x % 32; start < dims; start += 32 * kAtOnce) {
+    float row[kAtOnce];
+    double centre[kAtOnce], scale[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int64_t d = start + 32 * i;
+      row[i] = d < dims ? __ldg(x + d) : 0;
+      centre[i] = d < dims ? __ldg(mean + d) : 0;
+      scale[i] = d < dims ? __ldg(precision + d) : 0;
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const double difference = row[i] - centre[i];
+      sum = fma(difference * scale[i], difference, sum);
+    }
   }
   return warp_sum(sum);
 }
@@ -151,27 +163,27 @@ __device__ __forceinline__ double exact_log_joint(const Joint<float>& a, int64_t
 __device__ __forceinline__ RowResult settle_row(const PosteriorOf<float>& a, int64_t row, float bound) {
   const Joint<float>& from = a.from;
   const int64_t lane = threadIdx.x % 32;
-  int64_t nearest = 0;
-  double reference = -INFINITY, best = -INFINITY;
+  double reference = 0, best = -INFINITY;
+  bool any = false;
   float joint;
-  for (int64_t first = 0; first < from.components; first += 32) {
+  int64_t begin = 0;
+  while (begin < from.components && !close_components(a, row, begin, bound, joint)) begin += 32;
+  for (int64_t first = begin; first < from.components; first += 32) {
+    double relative = 0;
     const unsigned close = close_components(a, row, first, bound, joint);
-    if (!close) continue;
-    nearest = first + __ffs(static_cast<int>(close)) - 1;
-    reference = exact_log_joint(from, row, nearest);
-    break;
-  }
-  for (int64_t first = 0; first < from.components; first += 32) {
-    unsigned left = close_components(a, row, first, bound, joint);
-    double relative = joint - reference;
-    for (; left; left &= left - 1) {
+    for (unsigned left = close; left; left &= left - 1) {
       const int bit = __ffs(static_cast<int>(left)) - 1;
-      const double exact = first + bit == nearest ? 0 : exact_log_joint(from, row, first + bit) - reference;
-      if (bit == lane) relative = exact;
-      if (exact > best) best = exact;
+      const double exact = exact_log_joint(from, row, first + bit);
+      if (!any) reference = exact;
+      any = true;
+      if (bit == lane) relative = exact - reference;
+      if (exact - reference > best) best = exact - reference;
     }
+    if (!(close >> lane & 1)) relative = joint - reference;
     if (first + lane < from.components) from.joint[(first + lane) * from.stride + row] = static_cast<float>(relative);
   }
+  for (int64_t k = lane; k < begin; k += 32)
+    from.joint[k * from.stride + row] = static_cast<float>(from.joint[k * from.stride + row] - reference);
   const float base = static_cast<float>(best);
   double total = 0, moment = 0;
   for (int64_t k = lane; k < from.components; k += 32) {
