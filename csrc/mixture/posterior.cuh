@@ -110,23 +110,11 @@ struct PosteriorShared {
 
 __device__ __forceinline__ double warp_squared_distance(const float* x, const double* mean, const double* precision,
                                                         int64_t dims) {
-  constexpr int kAtOnce = 5;  // loads of each in flight
   double sum = 0;
-  for (int64_t start = threadIdx.x % 32; start < dims; start += 32 * kAtOnce) {
-    float row[kAtOnce];
-    double centre[kAtOnce], scale[kAtOnce];
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-      const int64_t d = start + 32 * i;
-      row[i] = d < dims ? __ldg(x + d) : 0;
-      centre[i] = d < dims ? __ldg(mean + d) : 0;
-      scale[i] = d < dims ? __ldg(precision + d) : 0;
-    }
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-      const double difference = row[i] - centre[i];
-      sum = fma(difference * scale[i], difference, sum);
-    }
+#pragma unroll 4  // loads in flight
+  for (int64_t d = threadIdx.x % 32; d < dims; d += 32) {
+    const double difference = static_cast<double>(x[d]) - mean[d];
+    sum = fma(difference * precision[d], difference, sum);
   }
   return warp_sum(sum);
 }
