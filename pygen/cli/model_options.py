@@ -65,6 +65,8 @@ class GaussianMixture(Density):
     """1 or 2: report on each start, and on its iterations."""
     dtype: Literal["float32", "float64"] | None = None
     """Type of the computation (default: that of the data, float32)."""
+    precision: Literal["high", "fast", "exact"] = "high"
+    """How exact densities of float32 are: nearly as float64, faster, or float64."""
     batch_size: int | None = None
     """Images on the device at a time (default: all)."""
 

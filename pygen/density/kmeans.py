@@ -46,6 +46,7 @@ def kmeans_plusplus(x: Tensor, n_clusters: int, state: Tensor, weights: Tensor |
         best = (nearer @ mass).argmin(0, keepdim=True)
         closest = nearer.index_select(0, best)[0]
         chosen.append(candidates.index_select(0, best))
+        del nearer  # the next is as large: one of them at a time
     return torch.cat(chosen)
 
 

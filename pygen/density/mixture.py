@@ -22,6 +22,7 @@ from pygen.density.parameters import Parameters, Sums
 from pygen.density.rows import Rows, resolve_device, to_tensor
 from pygen.density.together import Run
 from pygen.ops import em_statistics, responsibilities, sample_gaussians
+from pygen.ops.mixture import PRECISIONS
 from pygen.random import RandomState, new_state
 
 _ATTRIBUTES = ("weights_", "means_", "covariances_", "precisions_cholesky_")
@@ -63,6 +64,8 @@ class GaussianMixture(DensityEstimator):
         Where to compute. Default: where a tensor lives; for other data CUDA where there is one, else the CPU.
     dtype : {torch.float32, torch.float64}, optional
         Default: the data's own; float64 for integers in NumPy, as in scikit-learn.
+    precision : {"high", "fast", "exact"}, default="high"
+        How exact log-densities of float32 data are, see the notes: nearly as float64, faster, or float64.
     batch_size : int, optional
         Rows moved to the device at a time. Default: all rows of an array, a chunk of a stream. Fitting gives the same
         result whatever it is.
@@ -71,6 +74,9 @@ class GaussianMixture(DensityEstimator):
     ----------
     weights_ : ``[K]``
     means_ : ``[K, D]``
+    means_low_ : ``[K, D]``
+        What the dtype of ``means_`` cannot hold of the means: scores take the sum of both. Far from zero float32 alone
+        would cost them whole nats.
     covariances_, precisions_, precisions_cholesky_ : shape by covariance type
         NumPy arrays if fitted on NumPy, else tensors; in the dtype of the data.
     converged_ : bool
@@ -110,6 +116,7 @@ class GaussianMixture(DensityEstimator):
         "verbose_interval": [Interval(Integral, 1, None, closed="left")],
         "device": [str, torch.device, None],
         "dtype": [torch.dtype, None],
+        "precision": [StrOptions(set(PRECISIONS))],
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
     }
 
@@ -136,6 +143,7 @@ class GaussianMixture(DensityEstimator):
         verbose_interval: int = 10,
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
+        precision: str = "high",
         batch_size: int | None = None,
     ) -> None:
         self.n_components = n_components
@@ -154,6 +162,7 @@ class GaussianMixture(DensityEstimator):
         self.verbose_interval = verbose_interval
         self.device = device
         self.dtype = dtype
+        self.precision = precision
         self.batch_size = batch_size
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "GaussianMixture":
@@ -424,6 +433,7 @@ class GaussianMixture(DensityEstimator):
                     current.precisions_cholesky,
                     self.covariance_type,
                     weights,
+                    self.precision,
                 )
             )
             total = part if total is None else total.plus(part)
@@ -464,15 +474,23 @@ class GaussianMixture(DensityEstimator):
 
         for name, value in zip(_ATTRIBUTES, found, strict=True):
             setattr(self, name, attribute(value))
+        self.means_low_ = attribute(found.means - found.means.to(rows.dtype))
         self.precisions_ = attribute(
             parameters.precisions(found.precisions_cholesky, self.covariance_type)
         )
 
     def _current(self, device: torch.device) -> Parameters:
         check_is_fitted(self)
-        return Parameters(
+        current = Parameters(
             *(to_tensor(getattr(self, name), device, torch.float64) for name in _ATTRIBUTES)
         )
+        low = getattr(self, "means_low_", None)
+        if low is None or tuple(low.shape) != tuple(self.means_.shape):
+            return current
+        means = current.means + to_tensor(low, device, torch.float64)
+        # Means that were set by hand since have no lower part.
+        own = means.to(to_tensor(self.means_, device).dtype) == current.means
+        return current._replace(means=torch.where(own, means, current.means))
 
     def _score(self, X: Any, result: Callable[[Tensor, Tensor], Tensor]) -> Any:
         check_is_fitted(self)
@@ -487,6 +505,7 @@ class GaussianMixture(DensityEstimator):
                     current.means,
                     current.precisions_cholesky,
                     self.covariance_type,
+                    self.precision,
                 )
                 parts.append(result(log_resp, log_prob_norm))
         return like(torch.cat(parts), rows.source)

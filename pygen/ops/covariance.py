@@ -25,6 +25,9 @@ from pygen.ops.posterior import NEGLIGIBLE, Posterior, posterior
 # it predict.
 _PRUNED_FROM, _PILOT, _PANEL = 256, 5, 32
 
+# Rows of known components that are summed together: sorting them by component takes memory for each.
+_LABELLED = 2**16
+
 Statistics = tuple[Tensor, Tensor, Tensor]
 
 
@@ -51,6 +54,8 @@ class Covariance(ABC):
         Of the rows to come.
     precisions_cholesky, log_weights : Tensor, optional
         float64; shape by covariance type, and ``[K]``. Without them there are no densities, only sums.
+    fast : bool
+        Whether densities may be less exact than their dtype: the operators' ``fast``.
     """
 
     block_elements: int  # elements of x in a block, so that its temporaries stay in cache
@@ -61,9 +66,11 @@ class Covariance(ABC):
         dtype: torch.dtype,
         precisions_cholesky: Tensor | None = None,
         log_weights: Tensor | None = None,
+        fast: bool = False,
     ) -> None:
         self._means = means
         self._dtype = dtype
+        self._fast = fast
         self._counts = means.new_zeros(len(means))
         # What rows are shifted by, in their own precision, must be known exactly.
         self._centre = means.mean(0).to(dtype).double()
@@ -133,17 +140,22 @@ class Diagonal(Covariance):
         return torch.zeros_like(self._means)
 
     def log_joint(self, x: Tensor, *, prune: bool) -> tuple[Tensor, Tensor | float]:
-        return diagonal_log_joint(x, self._means, self._precisions, self._constant)
+        return diagonal_log_joint(
+            x, self._means, self._precisions, self._constant, not self._fast, self._fast
+        )
 
     def em(self, x: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         *sums, log_likelihood = diagonal_em(
-            x, self._means, self._precisions, self._constant, sample_weight
+            x, self._means, self._precisions, self._constant, sample_weight, self._fast
         )
         self._add(*sums)
         return *self.statistics(), log_likelihood
 
     def add_labelled(self, x: Tensor, labels: Tensor, weights: Tensor | None) -> None:
-        self._add(*moments(x, labels, self._means, weights))
+        for start in range(0, len(x), _LABELLED):
+            rows = slice(start, start + _LABELLED)
+            weight = None if weights is None else weights[rows]
+            self._add(*moments(x[rows], labels[rows], self._means, weight))
 
     def add(self, x: Tensor, resp: Posterior) -> None:
         self._add(*diagonal_sums(x, resp, self._means))
@@ -190,7 +202,7 @@ class Tied(Covariance):
         return relative, self._common(x)
 
     def _common(self, x: Tensor) -> Tensor:
-        norms = whitened_norms(x, self._centre.to(x.dtype), self._factor)
+        norms = whitened_norms(x, self._centre.to(x.dtype), self._factor, fast=self._fast)
         return -0.5 * norms.double()
 
     def em(self, x: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -268,13 +280,15 @@ class Full(Covariance):
         return free
 
     def em(self, x: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return full_em(x, self._means, self._precisions_cholesky, self._constant, sample_weight)
+        return full_em(
+            x, self._means, self._precisions_cholesky, self._constant, sample_weight, self._fast
+        )
 
     def log_joint(self, x: Tensor, *, prune: bool) -> tuple[Tensor, Tensor | float]:
         x = x - self._centre.to(x.dtype)
         # A pixel that never varied costs a square, no row of a factor.
         relative, largest = diagonal_log_joint(
-            x, self._shift, self._free, self._constant, settle=False
+            x, self._shift, self._free, self._constant, settle=False, fast=self._fast
         )
         joint = relative + largest.to(x.dtype)
         components = range(len(joint))
@@ -304,7 +318,7 @@ class Full(Covariance):
         part = self._parts[k]
         centre = self._shift[k, part.coupled].to(x.dtype)
         factor = part.pilot if pilot else part.factor
-        return whitened_norms(x, centre, factor, part.coupled, rows).mul_(0.5)
+        return whitened_norms(x, centre, factor, part.coupled, rows, self._fast).mul_(0.5)
 
     def add(self, x: Tensor, resp: Posterior) -> None:
         for k, (rows, values) in enumerate(resp.members()):
@@ -357,7 +371,7 @@ def full_em(
     counts, sums, scatter, log_likelihood : Tensor
         ``[K]``, ``[K, D]``, ``[K, D, D]`` about the means and ``[]``, float64.
     """
-    gaussians = Full(means, x.dtype)
+    gaussians = Full(means, x.dtype, fast=fast)
     gaussians._precisions_cholesky, gaussians._constant = precisions_cholesky, constant
     log_likelihood, pairs = means.new_zeros(()), []
     for rows in gaussians.blocks(x):

@@ -11,6 +11,17 @@ diag       ``[K, D]``           ``diag(precisions_cholesky[k]**2)``
 tied       ``[D, D]``           ``U U^T``, U upper triangular
 full       ``[K, D, D]``        ``U_k U_k^T``, U_k upper triangular
 =========  ===================  ==========================================
+
+Densities of float32 rows have one of three precisions; sums over rows are float64 in all of them, and float64 rows
+always get float64:
+
+=========  =========================================================================================
+precision  densities
+=========  =========================================================================================
+high       float32; where components compete for a row, and each counts, as good as float64
+fast       float32 alone; on a GPU one product in TF32 may stand for a float32 product
+exact      float64; rows are converted a block at a time
+=========  =========================================================================================
 """
 
 import torch
@@ -20,6 +31,10 @@ from pygen.ops.covariance import COVARIANCES, Covariance
 from pygen.ops.operator import operator
 from pygen.ops.posterior import Posterior
 
+PRECISIONS = ("high", "fast", "exact")
+# Elements of x that are converted to float64 together: 16 MB.
+_CONVERTED = 2**21
+
 
 def _check(
     x: Tensor,
@@ -27,7 +42,10 @@ def _check(
     means: Tensor,
     precisions_cholesky: Tensor,
     covariance_type: str,
+    precision: str,
 ) -> None:
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {list(PRECISIONS)}, got {precision!r}.")
     if covariance_type not in COVARIANCES:
         raise ValueError(
             f"covariance_type must be one of {sorted(COVARIANCES)}, got {covariance_type!r}."
@@ -55,9 +73,14 @@ def _gaussians(
     means: Tensor,
     precisions_cholesky: Tensor,
     covariance_type: str,
+    precision: str,
 ) -> Covariance:
     return COVARIANCES[covariance_type](
-        means.double(), x.dtype, precisions_cholesky.double(), log_weights.double()
+        means.double(),
+        torch.float64 if precision == "exact" else x.dtype,
+        precisions_cholesky.double(),
+        log_weights.double(),
+        precision == "fast",
     )
 
 
@@ -67,6 +90,7 @@ def _responsibilities_fake(
     means: Tensor,
     precisions_cholesky: Tensor,
     covariance_type: str,
+    precision: str = "high",
 ) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape[0], means.shape[0]), x.new_empty(x.shape[0])
 
@@ -78,6 +102,7 @@ def responsibilities(
     means: Tensor,
     precisions_cholesky: Tensor,
     covariance_type: str,
+    precision: str = "high",
 ) -> tuple[Tensor, Tensor]:
     """E-step of a Gaussian mixture (Bishop, *Pattern Recognition and Machine Learning*, eq. 9.23).
 
@@ -92,6 +117,8 @@ def responsibilities(
     precisions_cholesky : Tensor
         Shape by covariance type, see the module. Parameters are best given in float64, whatever the data.
     covariance_type : {"spherical", "diag", "tied", "full"}
+    precision : {"high", "fast", "exact"}
+        See the module.
 
     Returns
     -------
@@ -103,13 +130,14 @@ def responsibilities(
     Raises
     ------
     ValueError
-        If shapes or the covariance type do not fit.
+        If shapes, the covariance type or the precision do not fit.
     """
-    _check(x, log_weights, means, precisions_cholesky, covariance_type)
-    gaussians = _gaussians(x, log_weights, means, precisions_cholesky, covariance_type)
+    _check(x, log_weights, means, precisions_cholesky, covariance_type, precision)
+    gaussians = _gaussians(x, log_weights, means, precisions_cholesky, covariance_type, precision)
     log_resp, log_prob_norm = x.new_empty(len(x), len(means)), x.new_empty(len(x))
     for rows in gaussians.blocks(x):
-        log_joint, common = gaussians.log_joint(x[rows], prune=False)
+        block = x[rows].double() if precision == "exact" else x[rows]
+        log_joint, common = gaussians.log_joint(block, prune=False)
         log_resp[rows] = log_joint.log_softmax(0).T
         log_prob_norm[rows] = (log_joint.logsumexp(0).double() + common).to(x.dtype)
     return log_resp, log_prob_norm
@@ -122,6 +150,7 @@ def _em_statistics_fake(
     precisions_cholesky: Tensor,
     covariance_type: str,
     sample_weight: Tensor | None = None,
+    precision: str = "high",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     double = torch.float64
     return (
@@ -140,15 +169,17 @@ def em_statistics(
     precisions_cholesky: Tensor,
     covariance_type: str,
     sample_weight: Tensor | None = None,
+    precision: str = "high",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """One pass of EM over the rows: everything that the M-step needs, and nothing of size ``[N, K]``.
 
-    With r_nk = weight_n p(k | x_n), all sums are about the given means, so that results for parts of the data add up
-    to the result for all of it (Bishop, *Pattern Recognition and Machine Learning*, eqs. 9.24-9.28).
+    With r_nk = weight_n p(k | x_n), all sums are about the given means, so that results for parts of the data, each
+    added to the same of the others, are the result for all of it: shards of the data, on whatever device or machine,
+    make one step of EM (Bishop, *Pattern Recognition and Machine Learning*, eqs. 9.24-9.28).
 
     Parameters
     ----------
-    x, log_weights, means, precisions_cholesky, covariance_type
+    x, log_weights, means, precisions_cholesky, covariance_type, precision
         See :func:`responsibilities`.
     sample_weight : Tensor, optional
         ``[N]``, non-negative: a row of weight 2 counts as two rows.
@@ -168,12 +199,25 @@ def em_statistics(
     Raises
     ------
     ValueError
-        If shapes or the covariance type do not fit.
+        If shapes, the covariance type or the precision do not fit.
     """
-    _check(x, log_weights, means, precisions_cholesky, covariance_type)
-    gaussians = _gaussians(x, log_weights, means, precisions_cholesky, covariance_type)
+    _check(x, log_weights, means, precisions_cholesky, covariance_type, precision)
+    arguments = log_weights, means, precisions_cholesky, covariance_type, precision
     weights = None if sample_weight is None else sample_weight.double()
-    return gaussians.em(x, weights)
+    if precision != "exact" or x.dtype == torch.float64:
+        return _gaussians(x, *arguments).em(x, weights)
+
+    def part(start: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        rows = slice(start, start + size)
+        weight = None if weights is None else weights[rows]
+        return _gaussians(x, *arguments).em(x[rows].double(), weight)
+
+    size = max(_CONVERTED // max(x.shape[1], 1), 1)
+    total = part(0)
+    for start in range(size, len(x), size):
+        for sums, more in zip(total, part(start), strict=True):
+            sums += more
+    return total
 
 
 def grouped_statistics(

@@ -1,14 +1,19 @@
-"""Compiles the CPU's kernels for each instruction set: the extension runs the best one only."""
+"""Compiles the CPU's kernels for each instruction set: the extension runs the best one only.
+
+And makes what tests of this folder share importable: ``from mixtures import reference``.
+"""
 
 import ctypes
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
 ROOT = HERE.parents[1]
 # Name, what /proc/cpuinfo must list, compiler flags, as CMakeLists.txt has them.
 INSTRUCTION_SETS = [
