@@ -186,7 +186,16 @@ void settle(const Diagonal<float>& a, int64_t row, double* joint, double* larges
 
 void settle(const Diagonal<double>&, int64_t, double*, double*) {}
 
-// Log joint densities of `Rows` rows, [components][kTileRows], and the largest of each row.
+// Rows [first, first + Rows) about the centre, [Rows][dims].
+template <int Rows, class T>
+void centre(const Diagonal<T>& a, int64_t first, T* __restrict__ to) {
+  for (int row = 0; row < Rows; ++row, to += a.dims) {
+    const T* x = a.x + (first + row) * a.dims;
+    for (int64_t d = 0; d < a.dims; ++d) to[d] = x[d] - a.centre[d];
+  }
+}
+
+// Log joint densities of `Rows` such rows, [components][kTileRows], and the largest of each.
 template <int Rows, class T>
 void tile(const Diagonal<T>& a, const T* x, double* joint, double* largest) {
   int64_t k = 0;
@@ -257,9 +266,8 @@ int64_t argmax(const T* values, int64_t n) {
 // As `tile` for kTileRows rows, but -inf where a component's bound shows that it does not matter: in each row those
 // with the largest bounds come first, until none is left that may. False where they are more than half of all.
 template <class T>
-bool screened_tile(const Diagonal<T>& a, const T* x, double* joint, double* largest) {
+bool screened_tile(const Diagonal<T>& a, const T* x, T* bounds, double* joint, double* largest) {
   const Screen<T>& screen = *a.screen;
-  T* bounds = reinterpret_cast<T*>(joint + a.components * kTileRows);
   constexpr int kLanes = Vector<T>::kLanes;
   int64_t k = 0;
   for (; k + kScreened * kLanes <= screen.stride; k += kScreened * kLanes)
@@ -285,13 +293,15 @@ bool screened_tile(const Diagonal<T>& a, const T* x, double* joint, double* larg
 // Rows [begin, end) tile by tile; `each` is given a row, its log joint densities and the largest. With `Screened` those
 // that do not matter may be -inf; where too many do, the rest of the rows is not screened.
 template <bool Screened, class T, class Each>
-void tiles(const Diagonal<T>& a, int64_t begin, int64_t end, double* joint, const Each& each) {
+void tiles(const Diagonal<T>& a, int64_t begin, int64_t end, double* scratch, const Each& each) {
   double largest[kTileRows];
+  double* const joint = scratch;
+  T* const x = reinterpret_cast<T*>(scratch + a.components * kTileRows);
   bool screened = Screened && a.screen;
   while (begin < end) {
-    const T* x = a.x + begin * a.dims;
     const bool whole = begin + kTileRows <= end;
-    if (screened && whole) screened = screened_tile(a, x, joint, largest);
+    whole ? centre<kTileRows>(a, begin, x) : centre<1>(a, begin, x);
+    if (screened && whole) screened = screened_tile(a, x, x + a.dims * kTileRows, joint, largest);
     if (!whole)
       tile<1>(a, x, joint, largest);
     else if (!screened)

@@ -37,10 +37,11 @@ struct Screen {
 };
 
 // Gaussians with independent features, and rows x [n, dims]. The parameters [components, dims] come in float64 and
-// rounded to T.
+// rounded to T, the means then about a centre [dims] which is known exactly: far from zero rounding would move them.
 template <class T>
 struct Diagonal {
   const T* x;
+  const T* centre;
   const T* means;
   const T* precisions;
   const double* exact_means;
@@ -54,7 +55,7 @@ struct Diagonal {
 };
 
 // Log joint densities of rows [begin, end): largest [n], and relative [components, n] less it. `scratch` takes
-// kTileRows doubles per component.
+// kTileRows doubles per component and feature.
 template <class T>
 using LogJoint = void (*)(const Diagonal<T>& gaussians, int64_t begin, int64_t end, double* scratch, T* relative,
                           double* largest);

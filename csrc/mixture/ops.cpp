@@ -70,6 +70,24 @@ std::vector<T> rounded(const Tensor& tensor) {
   return std::vector<T>(from, from + tensor.numel());
 }
 
+// The mean of the means [components, dims].
+template <class T>
+std::vector<T> centre_of(const Tensor& means) {
+  const int64_t components = means.size(0), dims = means.size(1);
+  std::vector<double> sums(dims);
+  for (int64_t i = 0; i < components * dims; ++i) sums[i % dims] += data<double>(means)[i] / components;
+  return std::vector<T>(sums.begin(), sums.end());
+}
+
+// The means less the centre.
+template <class T>
+std::vector<T> about(const Tensor& means, const std::vector<T>& centre) {
+  std::vector<T> moved(means.numel());
+  for (size_t i = 0; i < moved.size(); ++i)
+    moved[i] = static_cast<T>(data<double>(means)[i] - centre[i % centre.size()]);
+  return moved;
+}
+
 // Gaussians with independent features as the kernels take them, from tensors that are checked.
 template <class T>
 struct Parameters {
@@ -79,13 +97,23 @@ struct Parameters {
         means(torch::stable::contiguous(means_in)),
         precisions(torch::stable::contiguous(precisions_in)),
         constant(torch::stable::contiguous(constant_in)),
-        mean(rounded<T>(means)),
+        centre(centre_of<T>(means)),
+        mean(about<T>(means, centre)),
         precision(rounded<T>(precisions)),
-        kernel{data<T>(this->x),       mean.data(), precision.data(), data<double>(means), data<double>(precisions),
-               data<double>(constant), x.size(0),   means.size(0),    means.size(1),       settle} {}
+        kernel{data<T>(this->x),
+               centre.data(),
+               mean.data(),
+               precision.data(),
+               data<double>(means),
+               data<double>(precisions),
+               data<double>(constant),
+               x.size(0),
+               means.size(0),
+               means.size(1),
+               settle} {}
 
   const Tensor x, means, precisions, constant;
-  const std::vector<T> mean, precision;
+  const std::vector<T> centre, mean, precision;
   const Diagonal<T> kernel;
 };
 
@@ -139,7 +167,7 @@ std::tuple<Tensor, Tensor> diagonal_log_joint_cpu(const Tensor& x, const Tensor&
     using T = decltype(type);
     const Parameters<T> parameters(x, means, precisions, constant, settle);
     torch::stable::parallel_for(0, (n + kTileRows - 1) / kTileRows, kGrain, [&](int64_t begin, int64_t end) {
-      std::vector<double> scratch(components * kTileRows);
+      std::vector<double> scratch((components + x.size(1)) * kTileRows);
       kernel(parameters.kernel, begin * kTileRows, std::min(end * kTileRows, n), scratch.data(), data<T>(relative),
              data<double>(largest));
     });
@@ -166,7 +194,7 @@ double diagonal_em(const Diagonal<T>& a, const double* weights, Posterior<T> pos
   for (int64_t start = 0; start < a.n; start += blocks * kBlock) {
     const int64_t count = std::min(blocks, (a.n - start + kBlock - 1) / kBlock);
     torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
-      std::vector<double> scratch((a.components + (a.screen ? a.screen->stride : 0)) * kTileRows);
+      std::vector<double> scratch((a.components + a.dims + (a.screen ? a.screen->stride : 0)) * kTileRows);
       for (int64_t block = begin; block < end; ++block) {
         const int64_t row = start + block * kBlock;
         log_likelihoods[block] = 0;
