@@ -95,6 +95,7 @@ def run(model: "GaussianMixture", rows: Sequence[Rows], firsts: Sequence[Paramet
                 model.covariance_type,
                 [end for one in active for end in ranges[one]],
                 weights,
+                model.precision,
             )
         )
         current = m_step(*sums[:3], current.means, model.covariance_type, model.reg_covar)

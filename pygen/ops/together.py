@@ -118,6 +118,7 @@ def em_statistics_of_each(
     covariance_type: str,
     ranges: Sequence[int],
     sample_weight: Tensor | None = None,
+    precision: str = "high",
 ) -> EmSums:
     """:func:`pygen.ops.em_statistics` for each of B mixtures, which see all rows or their own.
 
@@ -132,25 +133,29 @@ def em_statistics_of_each(
         2 B: the first row of each mixture and one past its last; they may overlap.
     sample_weight : Tensor, optional
         ``[N]``, float64, non-negative.
+    precision : {"high", "fast", "exact"}
+        See :mod:`pygen.ops.mixture`.
 
     Returns
     -------
     counts, sums, scatter, log_likelihood : Tensor
         As ``em_statistics`` returns them, each with the dimension B before the others.
     """
-    if covariance_type == "tied":
+    if covariance_type == "tied" or precision == "exact":
         parameters = log_weights, means, precisions_cholesky
-        return _each(em_statistics, ranges, x, sample_weight, *parameters, covariance_type="tied")
+        options = {"covariance_type": covariance_type, "precision": precision}
+        return _each(em_statistics, ranges, x, sample_weight, *parameters, **options)
+    fast = precision == "fast"
     constant = log_weights - 0.5 * means.shape[-1] * math.log(2 * math.pi)
     if covariance_type == "full":
         diagonals = precisions_cholesky.diagonal(dim1=-2, dim2=-1)
         constant = constant + diagonals.log().sum(-1)
-        return full_em_of_each(x, means, precisions_cholesky, constant, ranges, sample_weight)
+        return full_em_of_each(x, means, precisions_cholesky, constant, ranges, sample_weight, fast)
     if covariance_type == "spherical":
         precisions_cholesky = precisions_cholesky[..., None].expand_as(means)
     constant = constant + precisions_cholesky.log().sum(-1)
     precisions = precisions_cholesky.square()
-    sums = diagonal_em_of_each(x, means, precisions, constant, ranges, sample_weight)
+    sums = diagonal_em_of_each(x, means, precisions, constant, ranges, sample_weight, fast)
     if covariance_type == "spherical":
         return sums[0], sums[1], sums[2].sum(-1), sums[3]
     return sums

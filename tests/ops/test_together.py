@@ -7,6 +7,7 @@ from torch.library import opcheck
 from pygen.ops import em_statistics
 from pygen.ops.covariance import full_em
 from pygen.ops.diagonal import diagonal_em
+from pygen.ops.mixture import PRECISIONS
 from pygen.ops.together import diagonal_em_of_each, em_statistics_of_each, full_em_of_each
 
 B, K, D, N = 4, 3, 7, 150
@@ -93,9 +94,10 @@ def test_bad_arguments(operator):
         operator(x, means, shape, constant, ranges, weights[1:])
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("covariance_type", ["spherical", "diag", "tied", "full"])
-def test_statistics(device, covariance_type):
-    x, means, factors, constant, ranges, weights = problem(full_em_of_each, torch.float64, device)
+def test_statistics(device, covariance_type, precision):
+    x, means, factors, constant, ranges, weights = problem(full_em_of_each, torch.float32, device)
     factors = {
         "spherical": factors[..., 0, 0],
         "diag": factors.diagonal(dim1=-2, dim2=-1),
@@ -104,9 +106,12 @@ def test_statistics(device, covariance_type):
     }[covariance_type]
     ranges = [0, 90, 0, N, 40, 41, 149, 150]
     log_weights = constant.log_softmax(1)
-    found = em_statistics_of_each(x, log_weights, means, factors, covariance_type, ranges, weights)
+    found = em_statistics_of_each(
+        x, log_weights, means, factors, covariance_type, ranges, weights, precision
+    )
     for b in range(B):
         rows = slice(ranges[2 * b], ranges[2 * b + 1])
         own = log_weights[b], means[b], factors[b], covariance_type
-        for mine, wanted in zip(found, em_statistics(x[rows], *own, weights[rows]), strict=True):
+        expected = em_statistics(x[rows], *own, weights[rows], precision)
+        for mine, wanted in zip(found, expected, strict=True):
             torch.testing.assert_close(mine[b], wanted, rtol=1e-12, atol=1e-12)
