@@ -119,7 +119,7 @@ def product_step(x: Tensor, centres: Tensor) -> Tensor:
 
 def means(x: Tensor, groups: Tensor, centres: Tensor) -> Tensor:
     counts, total = index_add(x, groups, centres)
-    return total / counts[:, None]
+    return total / counts.clamp_min(1)[:, None]
 
 
 def pygen_step(x: Tensor, centres: Tensor) -> Tensor:
