@@ -78,7 +78,7 @@ __device__ __forceinline__ int64_t take_in_order(int64_t n, const Value& value, 
   int turn = 0;
   for (int64_t begin = 0; begin < n; begin += kCompactThreads * kItems, turn = 1 - turn) {
     const int64_t first = begin + threadIdx.x * kItems;
-    double values[kItems];
+    decltype(value(first)) values[kItems];
     int own = 0;
     for (int i = 0; i < kItems; ++i) {
       values[i] = first + i < n ? value(first + i) : 0;
@@ -150,7 +150,7 @@ __global__ void __launch_bounds__(kCompactThreads)
     if (!others || best[i] == k) return others != (best[i] == k);
     return joint[k * n + i] > joint[best[i] * n + i] + kLogNegligible;
   };
-  const int64_t size = take_in_order(n, wanted, [&](int64_t to, int64_t i, double) { rows[to] = i; });
+  const int64_t size = take_in_order(n, wanted, [&](int64_t to, int64_t i, bool) { rows[to] = i; });
   if (threadIdx.x == 0) sizes[k] = size;
 }
 
