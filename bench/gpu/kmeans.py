@@ -60,8 +60,8 @@ def sums(machine: Machine, n: int, d: int, k: int) -> Iterator[Work]:
     yield Work("index_add_, first sums alone", partial(index_add, x, groups, centres), **work)
 
 
-def cdist_closer(x: Tensor, centres: Tensor, closest: Tensor) -> Tensor:
-    return torch.minimum(torch.cdist(centres.float(), x).square_(), closest)
+def cdist_closer(x: Tensor, centres: Tensor, closest: Tensor, found: Tensor) -> None:
+    torch.minimum(torch.cdist(centres.float(), x).square_(), closest, out=found)
 
 
 def few_centres(machine: Machine, n: int, d: int, k: int) -> Iterator[Work]:
@@ -70,6 +70,7 @@ def few_centres(machine: Machine, n: int, d: int, k: int) -> Iterator[Work]:
     rows, _, checked = heaps(machine, min(n, CHECKED), d, k)
     options: dict[str, Any] = {"device": machine.device, "dtype": torch.float64}
     closest = torch.full((n,), torch.inf, **options)
+    found = torch.empty((k, n), **options)
     none = torch.full((len(rows),), torch.inf, **options)
     work: dict[str, Any] = {
         "bytes": 4.0 * n * d + 8.0 * n * (k + 1),
@@ -83,7 +84,7 @@ def few_centres(machine: Machine, n: int, d: int, k: int) -> Iterator[Work]:
     ):
         yield Work(
             name,
-            partial(function, x, centres, closest),
+            partial(function, x, centres, closest, found),
             **work,
             error=partial(error_of_closer, function, rows, checked, none),
             tolerance=tolerance,
@@ -91,10 +92,12 @@ def few_centres(machine: Machine, n: int, d: int, k: int) -> Iterator[Work]:
 
 
 def error_of_closer(
-    function: Callable[..., Tensor], x: Tensor, centres: Tensor, closest: Tensor
+    function: Callable[..., None], x: Tensor, centres: Tensor, closest: Tensor
 ) -> float:
-    expected = closer.__wrapped__(x.double(), centres, closest)
-    return largest_error(function(x, centres, closest), expected)
+    found, expected = (closest.new_empty(len(centres), len(x)) for _ in range(2))
+    function(x, centres, closest, found)
+    closer.__wrapped__(x.double(), centres, closest, expected)
+    return largest_error(found, expected)
 
 
 def cdist_step(x: Tensor, centres: Tensor) -> Tensor:

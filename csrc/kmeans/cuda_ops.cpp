@@ -75,23 +75,24 @@ void check_centres(const Tensor& x, const Tensor& centres) {
                   "centres must be float64 [K, D] with the D of x");
 }
 
-Tensor closer_cuda(const Tensor& x_in, const Tensor& centres_in, const Tensor& closest_in) {
+void closer_cuda(const Tensor& x_in, const Tensor& centres_in, const Tensor& closest_in, Tensor found) {
   check_centres(x_in, centres_in);
   const int64_t n = x_in.size(0), dims = x_in.size(1), n_centres = centres_in.size(0);
   STD_TORCH_CHECK(is_vector(closest_in, ScalarType::Double, n), "closest must be float64 [N]");
-  check_devices(x_in, {&centres_in, &closest_in});
+  STD_TORCH_CHECK(found.scalar_type() == ScalarType::Double && found.dim() == 2 && found.size(0) == n_centres &&
+                      found.size(1) == n && found.is_contiguous(),
+                  "found must be float64 [K, N], contiguous");
+  check_devices(x_in, {&centres_in, &closest_in, &found});
   const torch::stable::accelerator::DeviceGuard guard(x_in.get_device_index());
   const Tensor x = torch::stable::contiguous(x_in), centres = torch::stable::contiguous(centres_in),
                closest = torch::stable::contiguous(closest_in);
   const bool is_double = x.scalar_type() == ScalarType::Double;
-  Tensor found = torch::stable::new_empty(closest, {n_centres, n});
   int64_t bytes = 0;
   closer_bytes(n_centres, dims, is_double, &bytes);
   const Tensor workspace = torch::stable::new_empty(x, {bytes}, ScalarType::Byte);
   const char* error = launch_closer(x.data_ptr(), data<double>(centres), data<double>(closest), n, dims, n_centres,
                                     is_double, workspace.data_ptr(), data<double>(found), current_stream(x));
   STD_TORCH_CHECK(error == nullptr, "closer: ", error);
-  return found;
 }
 
 std::tuple<Tensor, Tensor> lloyd_cuda(const Tensor& x_in, const Tensor& centres_in,

@@ -56,14 +56,16 @@ void measure(const Tensor& x, const std::vector<T>& centres, int64_t n_centres, 
   });
 }
 
-Tensor closer_cpu(const Tensor& x_in, const Tensor& centres_in, const Tensor& closest_in) {
+void closer_cpu(const Tensor& x_in, const Tensor& centres_in, const Tensor& closest_in, Tensor found) {
   const ScalarType dtype = check_centres(x_in, centres_in);
   const int64_t n = x_in.size(0), n_centres = centres_in.size(0);
   STD_TORCH_CHECK(is_vector(closest_in, n), "closest must be float64 [N]");
+  STD_TORCH_CHECK(found.scalar_type() == ScalarType::Double && found.dim() == 2 && found.size(0) == n_centres &&
+                      found.size(1) == n && found.is_contiguous(),
+                  "found must be float64 [K, N], contiguous");
   const Tensor x = torch::stable::contiguous(x_in), centres = torch::stable::contiguous(centres_in),
                closest = torch::stable::contiguous(closest_in);
-  Tensor closer = torch::stable::new_empty(closest, {n_centres, n});
-  double* to = data<double>(closer);
+  double* to = data<double>(found);
   const double* least = data<double>(closest);
   const auto run = [&](auto type) {
     const double* from = data<double>(centres);
@@ -73,14 +75,14 @@ Tensor closer_cpu(const Tensor& x_in, const Tensor& centres_in, const Tensor& cl
     });
   };
   dtype == ScalarType::Float ? run(float{}) : run(double{});
-  return closer;
 }
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // How far a bound must be on the safe side: more than distances are rounded by.
 template <class T>
 constexpr double kSlack = sizeof(T) == 4 ? 1 + 2e-5 : 1 + 1e-11;
-constexpr int64_t kBounds = int64_t{1} << 22;  // of all rows together; 16 MB
+constexpr int64_t kBounds = int64_t{1} << 21;   // of all rows together; 8 MB
+constexpr int64_t kChanges = int64_t{1} << 15;  // of labels, until they are taken into the sums
 
 // No more than x.
 inline float below(double x) { return static_cast<float>(x) * (1 - 0x1p-22f); }
@@ -107,14 +109,15 @@ class Lloyd {
         members_(n_centres_),
         labels_(n_),
         upper_(n_),
-        lower_(n_ * n_groups_) {}
+        lower_(n_ * n_groups_),
+        places_(n_centres_ + 1) {}
 
   // At most max_iter steps, fewer where no label changes or the squares of the centres' moves sum up to `threshold` at
   // most.
   void run(int64_t max_iter, double threshold) {
     for (int64_t step = 0; step < max_iter; ++step) {
       step == 0 ? measure_all() : assign();
-      if (changes_.empty()) return;
+      if (!changed_) return;
       if (move() <= threshold) return assign();
     }
   }
@@ -148,23 +151,24 @@ class Lloyd {
       labels_[row] = best;
       upper_[row] = std::sqrt(squares[best * kTileRows]);
     });
-    changes_.clear();
     for (int64_t row = 0; row < n_; ++row) enter(row, labels_[row], 1);
+    changed_ = true;
   }
 
   // New labels by bounds of the last step and how far the centres have moved since.
   void assign() {
     constexpr int64_t kRows = 256;  // a thread takes at least
-    const std::vector<int64_t> before = labels_;
+    before_ = labels_;
     gaps();
     torch::stable::parallel_for(0, n_, kRows, [&](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row) assign(row);
     });
-    changes_.clear();
+    changed_ = false;
     for (int64_t row = 0; row < n_; ++row) {
-      if (labels_[row] == before[row]) continue;
-      enter(row, before[row], -1);
+      if (labels_[row] == before_[row]) continue;
+      enter(row, before_[row], -1);
       enter(row, labels_[row], 1);
+      changed_ = true;
     }
   }
 
@@ -216,16 +220,21 @@ class Lloyd {
   void enter(int64_t row, int64_t centre, int sign) {
     changes_.push_back({row, centre, sign * weight(row)});
     if (weight(row) > 0) members_[centre] += sign;
+    if (static_cast<int64_t>(changes_.size()) >= kChanges) take_changes();
   }
 
-  // Takes changes into the sums and moves the centres; gives the sum of the squares of their moves.
+  void take_changes() {
+    sorted_.clear();
+    sort_pairs(changes_.data(), static_cast<int64_t>(changes_.size()), data<double>(sums_.counts), places_, sorted_);
+    sums_.add(data_, sorted_, add_);
+    changes_.clear();
+  }
+
+  // Moves the centres to the means of their rows; gives the sum of the squares of their moves.
   double move() {
+    take_changes();
     double* counts = data<double>(sums_.counts);
     double* first = data<double>(sums_.first);
-    std::vector<int64_t> places(n_centres_ + 1);
-    std::vector<Pair> sorted;
-    sort_pairs(changes_.data(), static_cast<int64_t>(changes_.size()), counts, places, sorted);
-    sums_.add(data_, sorted, add_);
     const std::vector<double> before = centres_;
     std::vector<int64_t> empty;
     for (int64_t k = 0; k < n_centres_; ++k) {
@@ -286,9 +295,12 @@ class Lloyd {
   std::vector<float> drift_;
   std::vector<double> half_gap_;
   std::vector<int64_t> members_, labels_;
-  std::vector<double> upper_;  // no less than the distance from a row's own centre
-  std::vector<float> lower_;   // [n, groups]: no more than the distance from any other of the group
-  std::vector<Pair> changes_;
+  std::vector<double> upper_;    // no less than the distance from a row's own centre
+  std::vector<float> lower_;     // [n, groups]: no more than the distance from any other of the group
+  bool changed_ = false;         // whether a label has, in the last step
+  std::vector<int64_t> before_;  // the labels before it
+  std::vector<Pair> changes_, sorted_;
+  std::vector<int64_t> places_;
 };
 
 std::tuple<Tensor, Tensor> lloyd_cpu(const Tensor& x_in, const Tensor& centres_in,

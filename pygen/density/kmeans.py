@@ -36,25 +36,27 @@ def kmeans_plusplus(x: Tensor, n_clusters: int, state: Tensor, weights: Tensor |
     # All numbers at once, whole blocks of four for each centre: on small data drawing them took most of the time.
     wide = 4 * ((trials + 3) // 4)
     draws = uniform(state, [4 + wide * (n_clusters - 1)], torch.float64)
-    first = _draw(mass, draws[:1])
+    total = mass.cumsum(0)
+    first = _draw(total, draws[:1])
     chosen = [first]
-    (closest,) = closer(x, x.index_select(0, first).double(), torch.full_like(mass, torch.inf))
+    nearer, closest = mass.new_empty(trials, len(x)), torch.empty_like(mass)
+    infinite = torch.full_like(mass, torch.inf)
+    closer(x, x.index_select(0, first).double(), infinite, closest[None])
     # The host waits for nothing in here: an index that is a number would be read from the device.
     for numbers in draws[4:].split(wide) if n_clusters > 1 else ():
-        candidates = _draw(closest * mass, numbers[:trials])
-        nearer = closer(x, x.index_select(0, candidates).double(), closest)
+        torch.mul(closest, mass, out=total).cumsum_(0)
+        candidates = _draw(total, numbers[:trials])
+        closer(x, x.index_select(0, candidates).double(), closest, nearer)
         best = (nearer @ mass).argmin(0, keepdim=True)
-        closest = nearer.index_select(0, best)[0]
+        torch.index_select(nearer, 0, best, out=closest[None])
         chosen.append(candidates.index_select(0, best))
-        del nearer  # the next is as large: one of them at a time
     return torch.cat(chosen)
 
 
-def _draw(mass: Tensor, numbers: Tensor) -> Tensor:
-    """Indices by inverse CDF of uniform numbers, with replacement; always of a row that has mass, if any has."""
-    total = mass.cumsum(0)
+def _draw(total: Tensor, numbers: Tensor) -> Tensor:
+    """Indices by inverse CDF, mass summed up, of uniform numbers; always of a row that has mass, if any has."""
     drawn = torch.searchsorted(total, numbers * total[-1], right=True)
-    return drawn.clamp_max(len(mass) - 1)
+    return drawn.clamp_max(len(total) - 1)
 
 
 def kmeans(

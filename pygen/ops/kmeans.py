@@ -25,13 +25,16 @@ def _squared_distances(x: Tensor, centres: Tensor) -> Iterator[tuple[slice, Tens
         yield rows, distances.add_(part.square_().sum(1)).clamp_min_(0)
 
 
-def _closer_fake(x: Tensor, centres: Tensor, closest: Tensor) -> Tensor:
-    return closest.new_empty(centres.shape[0], x.shape[0])
+def _closer_fake(x: Tensor, centres: Tensor, closest: Tensor, found: Tensor) -> None:
+    return None
 
 
-@operator(fake=_closer_fake)
-def closer(x: Tensor, centres: Tensor, closest: Tensor) -> Tensor:
-    """Squared distances of rows from each of some centres, where that is less than what they have.
+@operator(fake=_closer_fake, mutates=("found",))
+def closer(x: Tensor, centres: Tensor, closest: Tensor, found: Tensor) -> None:
+    """Squared distances of rows from each of some centres, or what they have where that is less.
+
+    Written to where they are wanted: memory for all rows, taken and given back at each of many calls, would be
+    scattered with what else is taken between them.
 
     Parameters
     ----------
@@ -41,16 +44,11 @@ def closer(x: Tensor, centres: Tensor, closest: Tensor) -> Tensor:
         ``[K, D]``, float64.
     closest : Tensor
         ``[N]``, float64: what they have.
-
-    Returns
-    -------
-    Tensor
-        ``[K, N]``, float64: the smaller of both.
+    found : Tensor
+        ``[K, N]``, float64, contiguous: becomes the smaller of both.
     """
-    found = _closer_fake(x, centres, closest)
     for rows, distances in _squared_distances(x, centres):
         torch.minimum(distances.double(), closest[rows], out=found[:, rows])
-    return found
 
 
 def _lloyd_fake(

@@ -180,7 +180,9 @@ CASES = {
         ),
         (torch.uint8, torch.int64),
     ),
-    "closer": Case(closer, lambda g, t: (*clustered(g, t), 5 * positive(g, N))),
+    "closer": Case(
+        closer, lambda g, t: (*clustered(g, t), 5 * positive(g, N), torch.zeros(K, N).double())
+    ),
     "lloyd": Case(lloyd, lambda g, t: (*clustered(g, t), positive(g, N), 20, 0.0)),
     "inverse_factors": Case(inverse_factors, lambda g, t: (covariances(g),), (torch.float64,)),
 }

@@ -31,10 +31,12 @@ def test_closer_equals_its_definition_in_every_kernel(shape, dtype):
     tolerance = (
         {"rtol": 1e-10, "atol": 1e-9} if dtype == torch.float64 else {"rtol": 2e-5, "atol": 1e-4}
     )
+    found = torch.empty(expected.shape).double()
     for kernel in (closer, closer.__wrapped__):
-        torch.testing.assert_close(kernel(x, centres, closest), expected, **tolerance)
+        kernel(x, centres, closest, found.fill_(torch.nan))
+        torch.testing.assert_close(found, expected, **tolerance)
     if len(x) < 1000:
-        opcheck(torch.ops.pygen.closer, (x, centres, closest))
+        opcheck(torch.ops.pygen.closer, (x, centres, closest, found))
 
 
 def test_bits_do_not_depend_on_threads():
@@ -43,7 +45,8 @@ def test_bits_do_not_depend_on_threads():
     try:
         for number in (1, 2, 3):
             torch.set_num_threads(number)
-            results.append((closer(x, centres, share), *lloyd(x, centres, share, 20, 0.0)))
+            closer(x, centres, share, found := torch.empty(len(centres), len(x)).double())
+            results.append((found, *lloyd(x, centres, share, 20, 0.0)))
     finally:
         torch.set_num_threads(threads)
     for other in results[1:]:
@@ -63,7 +66,10 @@ def test_refuse_what_would_read_outside():
     with pytest.raises(RuntimeError, match="must have a row"):
         lloyd(x[:0], centres, None, 9, 0.0)
     with pytest.raises(RuntimeError, match="closest must be"):
-        closer(x, centres, torch.ones(3).double())
+        closer(x, centres, torch.ones(3).double(), torch.zeros(2, 4).double())
+    for bad in (torch.zeros(2, 4), torch.zeros(4, 2).double(), torch.zeros(4, 2).double().T):
+        with pytest.raises(RuntimeError, match="found must be float64"):
+            closer(x, centres, torch.ones(4).double(), bad)
 
 
 def plain_lloyd(x, centres, weights, max_iter, threshold):
