@@ -103,7 +103,7 @@ def run_lloyd(program, x, centres, weights, max_iter, threshold, **options):
     )[-2:]
 
 
-def check_lloyd(program, n, d, k, dtype, steps=30, threshold=0.0, weighted=True, **options):
+def check_lloyd(program, n, d, k, dtype, steps=6, threshold=0.0, weighted=True, **options):
     x, centres, weights = scattered(n, d, k, dtype)
     arguments = centres, weights if weighted else None, steps, threshold
     labels, moved = run_lloyd(program, x, *arguments, **options)
