@@ -2,14 +2,13 @@
 
 import pytest
 import torch
-from harness import Program
+from harness import RUNS, Program
 
 from pygen.ops.covariance import full_em
 from pygen.ops.dense import add_scatter, whitened_norms
 from pygen.ops.triangular import inverse_factors
 
 # A launch under a sanitizer takes its time.
-RUNS = [("plain", False), ("plain", True), ("address", True), ("thread", False)]
 # In the order of pygen::Real.
 DTYPES = [torch.float32, torch.float64]
 FUNCTIONS = NORMS, SCATTER, EM, FACTORS = [

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from harness import MODES, Program
+from harness import RUNS, Program
 
 from pygen.ops.kmeans import closer, lloyd
 from pygen.ops.moments import moments
@@ -133,14 +133,13 @@ MOMENTS_CASES = [
 
 def in_modes(cases, racy):
     """Under ThreadSanitizer, which is slow, those that keep all warps busy."""
-    return [(mode, *case) for mode in MODES for case in (racy if mode == "thread" else cases)]
+    return [(*run, *case) for run in RUNS for case in (racy if run[0] == "thread" else cases)]
 
 
 @pytest.mark.parametrize(
-    ("mode", "n", "d", "k", "pairs"),
+    ("mode", "backwards", "n", "d", "k", "pairs"),
     in_modes(MOMENTS_CASES, [(700, 5, 4, None), (100, 66, 3, 600)]),
 )
-@pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_moments_are_the_operators(n, d, k, pairs, dtype, backwards, mode):
     check_moments(PROGRAM, n, d, k, dtype, pairs, mode=mode, backwards=backwards)
@@ -167,13 +166,12 @@ def test_what_lies_outside_is_not_read_and_shows():
 
 
 @pytest.mark.parametrize(
-    ("mode", "n", "d", "k"),
+    ("mode", "backwards", "n", "d", "k"),
     in_modes(
         [(1, 1, 1), (300, 5, 9), (150, 68, 70), (20, 130, 33), (0, 3, 2), (3, 0, 2)],
         [(140, 66, 3), (130, 68, 35)],
     ),
 )
-@pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_closer_is_the_operators(n, d, k, dtype, backwards, mode):
     check_closer(PROGRAM, n, d, k, dtype, mode=mode, backwards=backwards)
@@ -184,13 +182,12 @@ def test_distances_of_data_far_from_zero():
 
 
 @pytest.mark.parametrize(
-    ("mode", "n", "d", "k"),
+    ("mode", "backwards", "n", "d", "k"),
     in_modes(
         [(1, 1, 1), (1100, 2, 9), (150, 68, 70), (80, 130, 40), (3, 0, 2)],
         [(140, 17, 6), (130, 5, 40)],
     ),
 )
-@pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_lloyd_is_the_operators(n, d, k, dtype, backwards, mode):
     steps = {"plain": 30, "address": 5, "thread": 3}[mode]

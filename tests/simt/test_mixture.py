@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from harness import MODES, Program
+from harness import RUNS, Program
 
 from pygen.ops.diagonal import diagonal_em, diagonal_log_joint
 
@@ -105,19 +105,17 @@ SOME = [(1, 1, 1), (129, 40, 9), (3, 0, 2)]
 
 def in_modes(*cases):
     """Under ThreadSanitizer, which is slow, two that keep all warps and stages busy."""
-    racy = [("thread", 300, 5, 4), ("thread", 40, 66, 9)]
-    return [(mode, *case) for mode in MODES if mode != "thread" for case in cases] + racy
+    racy = (300, 5, 4), (40, 66, 9)
+    return [(*run, *case) for run in RUNS for case in (racy if run[0] == "thread" else cases)]
 
 
-@pytest.mark.parametrize(("mode", "n", "d", "k"), in_modes(*CASES))
-@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize(("mode", "backwards", "n", "d", "k"), in_modes(*CASES))
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_em_is_the_operators(n, d, k, dtype, backwards, mode):
     check_em(PROGRAM, n, d, k, dtype, weighted=n % 2 == 1, mode=mode, backwards=backwards)
 
 
-@pytest.mark.parametrize(("mode", "n", "d", "k"), in_modes(*SOME))
-@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize(("mode", "backwards", "n", "d", "k"), in_modes(*SOME))
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_log_joint_is_the_operators(n, d, k, dtype, backwards, mode):
     check_log_joint(PROGRAM, n, d, k, dtype, mode=mode, backwards=backwards)
@@ -175,8 +173,7 @@ def test_a_row_far_from_everything_has_a_density():
     torch.testing.assert_close(found[0], wanted[0], rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("mode", ["plain", "address"])
-@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize(("mode", "backwards"), RUNS[:3])
 @pytest.mark.parametrize(
     "spread", [pytest.param(1.0, id="few close"), pytest.param(0.05, id="many close")]
 )

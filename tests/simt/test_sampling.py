@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from harness import MODES, Program
+from harness import MODES, RUNS, Program
 
 from pygen import ops
 
@@ -118,15 +118,14 @@ DIAGONAL_CASES = [
 
 # One multiprocessor is filled by 8 blocks of 256 threads: 2500 rows of one block of draws stride over them.
 @pytest.mark.parametrize(
-    ("mode", "n", "d", "scales"),
+    ("mode", "backwards", "n", "d", "scales"),
     [
-        (mode, *case)
-        for mode in MODES
+        (*run, *case)
+        for run in RUNS
         for case in DIAGONAL_CASES
-        if mode != "thread" or case[0] < 99
+        if run[0] != "thread" or case[0] < 99
     ],
 )
-@pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_diagonal_samples_have_the_operators_bits(n, d, scales, dtype, backwards, mode):
     options = {"mode": mode, "backwards": backwards, "multiprocessors": 1}
