@@ -11,7 +11,7 @@ demo: .venv/installed
 	$(BIN)/pygen demo
 
 test: lint
-	$(BIN)/python -m pytest -q -n auto --dist loadfile
+	$(BIN)/python -m pytest -q -n auto --dist loadgroup
 
 lint: .venv/installed
 	$(BIN)/ruff check

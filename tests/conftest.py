@@ -20,6 +20,14 @@ def pytest_configure() -> None:
         os.environ["PYGEN_DATA"] = str(DATA)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With --dist loadgroup a file's tests, which share what they build, have one process; long files name parts."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
 @pytest.fixture
 def shared_data() -> Path:
     """Folder of the real MNIST and CIFAR-10."""

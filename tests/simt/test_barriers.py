@@ -35,7 +35,11 @@ def without(program, source, span, folder):
 
 def parameters(sources):
     return [
-        pytest.param(source, span, id=f"{source.parent.name}/{source.name}:{line}")
+        pytest.param(
+            *(source, span),
+            id=f"{source.parent.name}/{source.name}:{line}",
+            marks=pytest.mark.xdist_group(f"barriers of {source.parent.name}"),
+        )
         for source, span, line in barriers(sources)
     ]
 

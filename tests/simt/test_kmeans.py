@@ -190,7 +190,7 @@ def test_distances_of_data_far_from_zero():
 )
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_lloyd_is_the_operators(n, d, k, dtype, backwards, mode):
-    steps = {"plain": 30, "address": 5, "thread": 3}[mode]
+    steps = {"plain": 30, "address": 3, "thread": 3}[mode]
     check_lloyd(PROGRAM, n, d, k, dtype, steps, weighted=n % 2 == 0, mode=mode, backwards=backwards)
 
 

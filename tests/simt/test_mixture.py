@@ -173,7 +173,7 @@ def test_a_row_far_from_everything_has_a_density():
     torch.testing.assert_close(found[0], wanted[0], rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize(("mode", "backwards"), RUNS[:3])
+@pytest.mark.parametrize(("mode", "backwards"), RUNS[:2])
 @pytest.mark.parametrize(
     "spread", [pytest.param(1.0, id="few close"), pytest.param(0.05, id="many close")]
 )
