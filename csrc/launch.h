@@ -16,6 +16,21 @@ inline const char* error_text(cudaError_t error) {
 // Rounded up.
 inline int64_t divided(int64_t n, int64_t by) { return (n + by - 1) / by; }
 
+inline unsigned blocks_of(int64_t n, int64_t threads) { return static_cast<unsigned>(divided(n, threads)); }
+
+// Takes arrays from a workspace, one after the other; from null, to see how much they are.
+struct Taker {
+  uintptr_t base;
+  int64_t used = 0;
+
+  template <class T>
+  T* take(int64_t n) {
+    T* taken = reinterpret_cast<T*>(base + static_cast<uintptr_t>(used));
+    used += divided(n * static_cast<int64_t>(sizeof(T)), 16) * 16;
+    return taken;
+  }
+};
+
 // Launches on one stream until one fails. A grid of no blocks is nothing to do.
 struct Launcher {
   cudaStream_t stream;

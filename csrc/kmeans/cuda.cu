@@ -5,21 +5,6 @@
 namespace pygen {
 namespace {
 
-unsigned blocks_of(int64_t n, int64_t threads) { return static_cast<unsigned>(divided(n, threads)); }
-
-// Takes arrays from a workspace, one after the other; from null, to see how much they are.
-struct Taker {
-  uintptr_t base;
-  int64_t used = 0;
-
-  template <class T>
-  T* take(int64_t n) {
-    T* taken = reinterpret_cast<T*>(base + static_cast<uintptr_t>(used));
-    used += divided(n * static_cast<int64_t>(sizeof(T)), 16) * 16;
-    return taken;
-  }
-};
-
 Order take_order(Taker& taker, int64_t entries, int64_t groups) {
   constexpr int64_t kTable = int64_t{1} << 18;  // numbers, which one block adds up
   const int64_t most = kTable / groups, wanted = divided(entries, kRun);

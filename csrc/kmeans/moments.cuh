@@ -2,6 +2,7 @@
 // of the entries in the order of their groups, however unequal these are; each group's part of a block has sums of its
 // own, and these are added up in a fixed order.
 #pragma once
+#include "../columns.cuh"
 #include "order.cuh"
 
 namespace pygen {
@@ -26,28 +27,6 @@ struct PartShared {
   int64_t rows[kPart];
   double sums[kMomentThreads][8], counts[kMomentThreads];
 };
-
-// Four columns of a row, from where `count` are left.
-template <bool kWhole>
-__device__ __forceinline__ void load_four(const float* from, int count, double (&to)[4]) {
-  if (kWhole) {
-    const float4 x = __ldg(reinterpret_cast<const float4*>(from));
-    to[0] = x.x, to[1] = x.y, to[2] = x.z, to[3] = x.w;
-  } else {
-    for (int i = 0; i < 4; ++i) to[i] = i < count ? __ldg(from + i) : 0.0f;
-  }
-}
-template <bool kWhole>
-__device__ __forceinline__ void load_four(const double* from, int count, double (&to)[4]) {
-  if (kWhole) {
-    for (int i = 0; i < 2; ++i) {
-      const double2 x = __ldg(reinterpret_cast<const double2*>(from) + i);
-      to[2 * i] = x.x, to[2 * i + 1] = x.y;
-    }
-  } else {
-    for (int i = 0; i < 4; ++i) to[i] = i < count ? __ldg(from + i) : 0.0;
-  }
-}
 
 // What lies outside makes its group's sums NaN.
 template <class T>
@@ -86,7 +65,7 @@ __global__ void __launch_bounds__(kMomentThreads, 3) group_sums_kernel(GroupSums
     for (int i = team < teams ? start + team : stop; i < stop; i += teams) {
       const double weight = shared.weights[i];
       double x[4];
-      load_four<kWhole>(a.x + shared.rows[i] * a.dims + column, count, x);
+      load_columns<kWhole>(a.x + shared.rows[i] * a.dims + column, count, x);
       for (int j = 0; j < 4; ++j) {
         const double difference = x[j] - mean[j], weighted = weight * difference;
         first[j] += weighted;

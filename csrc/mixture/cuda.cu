@@ -5,21 +5,6 @@
 namespace pygen {
 namespace {
 
-unsigned blocks_of(int64_t n, int64_t threads) { return static_cast<unsigned>(divided(n, threads)); }
-
-// Takes arrays from a workspace, one after the other; from null, to see how much they are.
-struct Taker {
-  uintptr_t base;
-  int64_t used = 0;
-
-  template <class T>
-  T* take(int64_t n) {
-    T* taken = reinterpret_cast<T*>(base + static_cast<uintptr_t>(used));
-    used += divided(n * static_cast<int64_t>(sizeof(T)), 16) * 16;
-    return taken;
-  }
-};
-
 Expansion take_expansion(Taker& taker, int64_t components, int64_t dims, float) {
   const int64_t depth = divided(dims, ExpandedTile::kDepth) * ExpandedTile::kDepth;
   return {taker.take<float>(depth),       taker.take<float>(components * depth), taker.take<float>(components * depth),

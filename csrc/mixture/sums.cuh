@@ -5,6 +5,7 @@
 // float32 would lose the digits of small variances. Each block has sums of its own, to which it adds chunk by chunk;
 // they are added up at the end, in a fixed order.
 #pragma once
+#include "../columns.cuh"
 #include "../pair.h"
 #include "posterior.cuh"
 
@@ -36,28 +37,6 @@ struct SumShared {
   double counts[kSumThreads];
   int found[2][kSumThreads / 32];  // by warp; one is read while the other is written
 };
-
-// Four columns of a row, from where `count` are left.
-template <bool kWhole>
-__device__ __forceinline__ void load_columns(const float* from, int count, double (&to)[4]) {
-  if (kWhole) {
-    const float4 x = __ldg(reinterpret_cast<const float4*>(from));
-    to[0] = x.x, to[1] = x.y, to[2] = x.z, to[3] = x.w;
-  } else {
-    for (int i = 0; i < 4; ++i) to[i] = i < count ? __ldg(from + i) : 0.0f;
-  }
-}
-template <bool kWhole>
-__device__ __forceinline__ void load_columns(const double* from, int count, double (&to)[4]) {
-  if (kWhole) {
-    for (int i = 0; i < 2; ++i) {
-      const double2 x = __ldg(reinterpret_cast<const double2*>(from) + i);
-      to[2 * i] = x.x, to[2 * i + 1] = x.y;
-    }
-  } else {
-    for (int i = 0; i < 4; ++i) to[i] = i < count ? __ldg(from + i) : 0.0;
-  }
-}
 
 // Lists the rows from `begin` on that component k matters for, ascending; a barrier must follow. Gives their number.
 template <class T>
