@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from sklearn.mixture import GaussianMixture as PeerMixture
 
 from pygen import ClassConditional, GaussianMixture
-from pygen.density import parameters
+from pygen.density import em, parameters
 from pygen.density.kmeans import kmeans_plusplus
 from pygen.ops.kmeans import lloyd
 from pygen.random import new_state
@@ -58,7 +58,7 @@ def test_em_iteration(
     current = model._current(data.device)
 
     def ours() -> tuple[float, np.ndarray, np.ndarray]:
-        sums = model._em_pass(data, current)
+        sums = em.sums(model, data, current)
         found = parameters.m_step(*sums[:3], current.means, kind, model.reg_covar)
         bound = float(sums.log_likelihood / sums.counts.sum())
         return bound, found.means.numpy(), found.precisions_cholesky.numpy()
@@ -98,7 +98,7 @@ def test_em_iteration_beside_pomegranate(
     peer_data = torch.from_numpy(x)
 
     def ours() -> float:
-        sums = model._em_pass(data, current)
+        sums = em.sums(model, data, current)
         parameters.m_step(*sums[:3], current.means, "diag", model.reg_covar)
         return float(sums.log_likelihood)
 

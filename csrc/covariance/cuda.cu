@@ -41,78 +41,69 @@ int64_t bounding_columns(int64_t dims, int64_t components) {
   return components == 1 || dims < kBoundedFrom ? 0 : (dims / kShare + kTile / 2) / kTile * kTile;
 }
 
-// Where the parts of a workspace begin, in bytes.
-struct Layout {
-  int64_t factors, centre, rest, heights, joint, rows, sizes, totals, first, second, bounding, bounding_heights, best,
-      bytes;
+template <class T>
+struct FullArrays {
+  T *factors, *centre, *rest;  // float: what is prepared
+  int64_t* heights;
+  double* joint;
+  int64_t *rows, *sizes;
+  double *totals, *first, *second;  // the sums: of parts, where there are several
+  T* bounding;
+  int64_t* bounding_heights;
+  int* best;
 };
 
 template <class T>
-Layout layout(int64_t chunk, int64_t dims, int64_t components) {
+FullArrays<T> take_full(Taker& taker, int64_t chunk, int64_t dims, int64_t components) {
   constexpr bool kSplit = sizeof(T) == sizeof(float);
   const int64_t parts = scatter_parts(dims, components), vector = components * dims;
   const int64_t bounding = bounding_columns(dims, components);
-  Layout l = {};
-  int64_t end = 0;
-  const auto place = [&](int64_t& begin, int64_t numbers, int64_t size) {
-    begin = end;
-    end += divided(numbers * size, 16) * 16;
-  };
-  place(l.factors, kSplit ? vector * dims : 0, sizeof(T));
-  place(l.centre, kSplit ? vector : 0, sizeof(T));
-  place(l.rest, kSplit ? vector : 0, sizeof(T));
-  place(l.heights, components * strips(dims), sizeof(int64_t));
-  place(l.joint, components * chunk, sizeof(double));
-  place(l.rows, components * chunk, sizeof(int64_t));
-  place(l.sizes, components, sizeof(int64_t));
-  place(l.totals, divided(chunk, kRowThreads), sizeof(double));
-  place(l.first, parts == 1 ? 0 : parts * vector, sizeof(double));
-  place(l.second, parts == 1 ? 0 : parts * vector * dims, sizeof(double));
-  place(l.bounding, vector * bounding, sizeof(T));
-  place(l.bounding_heights, components * strips(bounding), sizeof(int64_t));
-  place(l.best, bounding == 0 ? 0 : chunk, sizeof(int));
-  l.bytes = end;
-  return l;
-}
-
-template <class T>
-T* at(void* workspace, int64_t byte) {
-  return reinterpret_cast<T*>(static_cast<unsigned char*>(workspace) + byte);
+  FullArrays<T> w = {};
+  w.factors = taker.take<T>(kSplit ? vector * dims : 0);
+  w.centre = taker.take<T>(kSplit ? vector : 0);
+  w.rest = taker.take<T>(kSplit ? vector : 0);
+  w.heights = taker.take<int64_t>(components * strips(dims));
+  w.joint = taker.take<double>(components * chunk);
+  w.rows = taker.take<int64_t>(components * chunk);
+  w.sizes = taker.take<int64_t>(components);
+  w.totals = taker.take<double>(divided(chunk, kRowThreads));
+  w.first = taker.take<double>(parts == 1 ? 0 : parts * vector);
+  w.second = taker.take<double>(parts == 1 ? 0 : parts * vector * dims);
+  w.bounding = taker.take<T>(vector * bounding);
+  w.bounding_heights = taker.take<int64_t>(components * strips(bounding));
+  w.best = taker.take<int>(bounding == 0 ? 0 : chunk);
+  return w;
 }
 
 // Centres and factors in T.
-void prepare(Whitening<float, double>& a, const double* means, const double* factors, const Layout& l, void* workspace,
+void prepare(Whitening<float, double>& a, const double* means, const double* factors, const FullArrays<float>& w,
              Launcher& launch) {
-  auto *factor = at<float>(workspace, l.factors), *centre = at<float>(workspace, l.centre),
-       *rest = at<float>(workspace, l.rest);
   launch(prepare_factor_kernel<double, float>, a.components * strips(a.columns), kPrepareThreads, 0, factors, a.size,
-         a.columns, a.columns, at<int64_t>(workspace, l.heights), factor);
+         a.columns, a.columns, w.heights, w.factors);
   launch(split_means_kernel<float>, divided(a.components * a.size, kRowThreads), kRowThreads, 0, means,
-         a.components * a.size, centre, rest);
-  a.factor = factor;
-  a.centre = centre;
-  a.rest = rest;
+         a.components * a.size, w.centre, w.rest);
+  a.factor = w.factors;
+  a.centre = w.centre;
+  a.rest = w.rest;
 }
-void prepare(Whitening<double, double>& a, const double* means, const double* factors, const Layout& l, void* workspace,
+void prepare(Whitening<double, double>& a, const double* means, const double* factors, const FullArrays<double>& w,
              Launcher& launch) {
   launch(prepare_factor_kernel<double, double>, a.components * strips(a.columns), kPrepareThreads, 0, factors, a.size,
-         a.columns, a.columns, at<int64_t>(workspace, l.heights), static_cast<double*>(nullptr));
+         a.columns, a.columns, w.heights, static_cast<double*>(nullptr));
   a.factor = factors;
   a.centre = means;
 }
 
 // The columns that bound.
 template <class T>
-Whitening<T, double> prepare_bounding(Whitening<T, double> a, const double* factors, const Layout& l, void* workspace,
+Whitening<T, double> prepare_bounding(Whitening<T, double> a, const double* factors, const FullArrays<T>& w,
                                       Launcher& launch) {
-  auto* factor = at<T>(workspace, l.bounding);
-  auto* heights = at<int64_t>(workspace, l.bounding_heights);
   const int64_t stride = a.columns;
   a.columns = bounding_columns(a.size, a.components);
   launch(prepare_factor_kernel<double, T>, a.components * strips(a.columns), kPrepareThreads, 0, factors, a.size,
-         stride, a.columns, heights, factor);
-  a.factor = factor;
-  a.heights = heights;
+         stride, a.columns, w.bounding_heights, w.bounding);
+  a.factor = w.bounding;
+  a.heights = w.bounding_heights;
   return a;
 }
 
@@ -141,39 +132,38 @@ void full_em(const T* x, int64_t n, Whitening<T, double> whitening, Scattering<T
              const double* factors, const double* weights, bool fast, void* workspace, int64_t chunk, double* counts,
              double* log_likelihood, Launcher& launch) {
   const int64_t dims = scattering.dims, components = whitening.components;
-  const Layout l = layout<T>(chunk, dims, components);
-  auto *joint = at<double>(workspace, l.joint), *totals = at<double>(workspace, l.totals);
-  auto *rows = at<int64_t>(workspace, l.rows), *sizes = at<int64_t>(workspace, l.sizes);
+  Taker taker = {reinterpret_cast<uintptr_t>(workspace)};
+  const FullArrays<T> w = take_full<T>(taker, chunk, dims, components);
   double *first = scattering.first, *second = scattering.second;
   if (scattering.parts > 1) {
-    scattering.first = at<double>(workspace, l.first);
-    scattering.second = at<double>(workspace, l.second);
+    scattering.first = w.first;
+    scattering.second = w.second;
   }
   constexpr auto kSize = static_cast<int64_t>(sizeof(double));
   const int64_t vectors = scattering.parts * components * dims * kSize, total_blocks = divided(chunk, kRowThreads);
   launch.clear(counts, components * kSize);
-  launch.clear(totals, total_blocks * kSize);
+  launch.clear(w.totals, total_blocks * kSize);
   launch.clear(scattering.first, vectors);
   launch.clear(scattering.second, vectors * dims);
-  prepare(whitening, means, factors, l, workspace, launch);
-  whitening.heights = at<int64_t>(workspace, l.heights);
-  whitening.out = joint;
-  const Whitening<T, double> bounding = prepare_bounding(whitening, factors, l, workspace, launch);
+  prepare(whitening, means, factors, w, launch);
+  whitening.heights = w.heights;
+  whitening.out = w.joint;
+  const Whitening<T, double> bounding = prepare_bounding(whitening, factors, w, launch);
   scattering.mean = means;
-  scattering.rows = rows;
-  scattering.weights = joint;
-  scattering.counts = sizes;
+  scattering.rows = w.rows;
+  scattering.weights = w.joint;
+  scattering.counts = w.sizes;
   for (int64_t start = 0; start < n; start += chunk) {
     const int64_t number = n - start < chunk ? n - start : chunk;
     whitening.x = x + start * dims;
     whitening.n = scattering.stride = number;
-    log_joint(whitening, bounding, fast, rows, sizes, at<int>(workspace, l.best), launch);
-    launch(posterior_kernel, divided(number, kRowThreads), kRowThreads, 0, joint, components, number,
-           weights == nullptr ? nullptr : weights + start, totals);
-    launch(compact_kernel, components, kCompactThreads, 0, joint, number, start, rows, sizes, counts);
+    log_joint(whitening, bounding, fast, w.rows, w.sizes, w.best, launch);
+    launch(posterior_kernel, divided(number, kRowThreads), kRowThreads, 0, w.joint, components, number,
+           weights == nullptr ? nullptr : weights + start, w.totals);
+    launch(compact_kernel, components, kCompactThreads, 0, w.joint, number, start, w.rows, w.sizes, counts);
     scatter(scattering, components, launch);
   }
-  launch(total_kernel, 1, kRowThreads, 0, totals, total_blocks, log_likelihood);
+  launch(total_kernel, 1, kRowThreads, 0, w.totals, total_blocks, log_likelihood);
   launch(sum_parts_kernel, divided(components * dims * dims, kSumThreads), kSumThreads, 0, scattering.first,
          scattering.second, scattering.parts, components, dims, false, first, second);
 }
@@ -260,7 +250,12 @@ FullWorkspace full_em_workspace(int64_t n, int64_t dims, int64_t components, Rea
   int64_t chunk = kPairBytes / (16 * components);
   chunk = chunk < kLeast ? kLeast : chunk / kLeast * kLeast;
   if (n < chunk) chunk = n;
-  return {(dtype == Real::kFloat ? layout<float> : layout<double>)(chunk, dims, components).bytes, chunk};
+  Taker taker = {0};
+  if (dtype == Real::kFloat)
+    take_full<float>(taker, chunk, dims, components);
+  else
+    take_full<double>(taker, chunk, dims, components);
+  return {taker.used, chunk};
 }
 
 const char* launch_full_em(const void* x, int64_t n, int64_t dims, const double* means, const double* factors,

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from pygen.density.em import Run
 from pygen.density.parameters import Parameters, Sums, m_step, n_parameters
 from pygen.density.rows import Rows
 from pygen.ops.together import em_statistics_of_each
@@ -21,15 +22,6 @@ _WORK, _PRODUCT = 2**23, 4
 # Rows that a mixture counts as at least, since its parameters have to be moved as well; and elements of all that then
 # is in memory at once: rows, which are copied to lie in one tensor, and a few times the parameters.
 _LEAST_ROWS, _ELEMENTS, _COPIES = 512, 2**24, 4
-
-
-class Run(NamedTuple):
-    """What EM came to from one start."""
-
-    found: Parameters
-    bound: float
-    bounds: list[float]
-    converged: bool
 
 
 def pays(model: "GaussianMixture", lengths: Sequence[int | None], n_features: int) -> bool:

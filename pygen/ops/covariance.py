@@ -88,23 +88,12 @@ class Covariance(ABC):
         return torch.zeros_like(self._means)
 
     @abstractmethod
-    def log_joint(self, x: Tensor, *, prune: bool) -> tuple[Tensor, Tensor | float]:
-        """Log of weight times density: ``[K, n]``, and what is to be added for all components ``[n]``.
+    def log_joint(self, x: Tensor) -> tuple[Tensor, Tensor | float]:
+        """Log of weight times density: ``[K, n]``, and what is to be added for all components ``[n]``."""
 
-        With ``prune``, components that have a negligible part in a row may get an upper bound that is negligible too.
-        """
-
+    @abstractmethod
     def em(self, x: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Statistics of rows ``[N, D]`` by their posterior, and their log-likelihood ``[]``, float64."""
-        log_likelihood = self._means.new_zeros(())
-        for rows in self.blocks(x):
-            weights = None if sample_weight is None else sample_weight[rows]
-            log_joint, common = self.log_joint(x[rows], prune=True)
-            resp, log_sum = posterior(log_joint, weights)
-            log_prob = log_sum + common
-            log_likelihood += (log_prob if weights is None else log_prob * weights).sum()
-            self.add(x[rows], resp)
-        return *self.statistics(), log_likelihood
 
     def add_labelled(self, x: Tensor, labels: Tensor, weights: Tensor | None) -> None:
         """Take rows ``[N, D]`` of known components into the sums."""
@@ -139,7 +128,7 @@ class Diagonal(Covariance):
     def _second(self) -> Tensor:
         return torch.zeros_like(self._means)
 
-    def log_joint(self, x: Tensor, *, prune: bool) -> tuple[Tensor, Tensor | float]:
+    def log_joint(self, x: Tensor) -> tuple[Tensor, Tensor | float]:
         return diagonal_log_joint(
             x, self._means, self._precisions, self._constant, not self._fast, self._fast
         )
@@ -197,7 +186,7 @@ class Tied(Covariance):
         dims = self._means.shape[1]
         return self._means.new_zeros(dims, dims)
 
-    def log_joint(self, x: Tensor, *, prune: bool) -> tuple[Tensor, Tensor | float]:
+    def log_joint(self, x: Tensor) -> tuple[Tensor, Tensor | float]:
         relative = torch.addmm(self._constant, self._linear, (x - self._centre).T)
         return relative, self._common(x)
 
@@ -206,9 +195,7 @@ class Tied(Covariance):
         return -0.5 * norms.double()
 
     def em(self, x: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """As the base has it, but norms and scatter, which no component has to do with, are taken at once, and without
-        a look at the posterior, for which the host would wait.
-        """
+        # Norms and scatter have nothing to do with components: they are taken at once.
         counts, first, log_likelihood = linear_em(
             x, self._centre, self._linear, self._constant[:, 0], self._common(x), sample_weight
         )
@@ -284,7 +271,8 @@ class Full(Covariance):
             x, self._means, self._precisions_cholesky, self._constant, sample_weight, self._fast
         )
 
-    def log_joint(self, x: Tensor, *, prune: bool) -> tuple[Tensor, Tensor | float]:
+    def log_joint(self, x: Tensor, *, prune: bool = False) -> tuple[Tensor, Tensor | float]:
+        """With ``prune``, components that matter little to a row may get an upper bound that is negligible, too."""
         x = x - self._centre.to(x.dtype)
         # A pixel that never varied costs a square, no row of a factor.
         relative, largest = diagonal_log_joint(

@@ -137,7 +137,7 @@ def responsibilities(
     log_resp, log_prob_norm = x.new_empty(len(x), len(means)), x.new_empty(len(x))
     for rows in gaussians.blocks(x):
         block = x[rows].double() if precision == "exact" else x[rows]
-        log_joint, common = gaussians.log_joint(block, prune=False)
+        log_joint, common = gaussians.log_joint(block)
         log_resp[rows] = log_joint.log_softmax(0).T
         log_prob_norm[rows] = (log_joint.logsumexp(0).double() + common).to(x.dtype)
     return log_resp, log_prob_norm

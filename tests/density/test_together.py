@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 
 from pygen import ClassConditional, GaussianMixture
-from pygen.density import together
+from pygen.density import em, together
 
 TYPES = ["spherical", "diag", "tied", "full"]
 ATTRIBUTES = [
@@ -71,7 +71,7 @@ def test_starts(covariance_type, dtype, weighted):
     runs = together.run(model, [rows] * 5, firsts)
     assert len({len(run.bounds) for run in runs}) > 1
     for run, first in zip(runs, firsts, strict=True):
-        alone = model._run(rows, first, -np.inf, 0)
+        alone = em.run(model, rows, first, -np.inf, 0)
         assert run.converged == alone.converged
         np.testing.assert_allclose(run.bounds, alone.bounds, rtol=1e-9)
         assert run.bound == run.bounds[-1]

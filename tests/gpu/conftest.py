@@ -5,12 +5,21 @@ import secrets
 import pytest
 import torch
 
+from pygen import ops
+
 
 @pytest.fixture
 def cuda() -> torch.device:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     return torch.device("cuda")
+
+
+@pytest.fixture
+def kernels() -> None:
+    """Skips where plain PyTorch serves the GPU."""
+    if ops.native is None or not ops.native.cuda_compiler:
+        pytest.skip("built without CUDA kernels")
 
 
 @pytest.fixture

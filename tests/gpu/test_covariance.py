@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from pygen import ops
 from pygen.ops.covariance import full_em
 from pygen.ops.dense import add_scatter, whitened_norms
 from pygen.ops.mixture import em_statistics
@@ -14,13 +13,6 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 FLOAT = [torch.float32, torch.float64]
 # Of the largest magnitude expected.
 ERRORS = {torch.float32: 3e-6, torch.float64: 1e-12}
-
-
-@pytest.fixture
-def kernels():
-    """Skips where plain PyTorch serves the GPU."""
-    if ops.native is None or not ops.native.cuda_compiler:
-        pytest.skip("built without CUDA kernels")
 
 
 def mixture(n, d, k, dtype, seed, apart=1.0):

@@ -3,20 +3,12 @@
 import pytest
 import torch
 
-from pygen import ops
 from pygen.ops.kmeans import closer, lloyd
 from pygen.ops.moments import moments
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 FLOAT = [torch.float32, torch.float64]
-
-
-@pytest.fixture
-def kernels():
-    """Skips where plain PyTorch serves the GPU."""
-    if ops.native is None or not ops.native.cuda_compiler:
-        pytest.skip("built without CUDA kernels")
 
 
 def problem(n, d, k, dtype, seed, weighted=True):

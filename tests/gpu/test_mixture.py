@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from pygen import ops
 from pygen.ops.diagonal import diagonal_em, diagonal_log_joint
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -11,13 +10,6 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 FLOAT = [torch.float32, torch.float64]
 # By the largest magnitude expected: sums over rows whose densities float32 knows to 1e-6 of a few hundred nats.
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}
-
-
-@pytest.fixture
-def kernels():
-    """Skips where plain PyTorch serves the GPU."""
-    if ops.native is None or not ops.native.cuda_compiler:
-        pytest.skip("built without CUDA kernels")
 
 
 def problem(n, d, k, dtype, seed, spread=1.0):

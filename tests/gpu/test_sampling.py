@@ -11,13 +11,6 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 FLOAT = [torch.float32, torch.float64]
 
 
-@pytest.fixture
-def kernels():
-    """Skips where plain PyTorch serves the GPU."""
-    if ops.native is None or not ops.native.cuda_compiler:
-        pytest.skip("built without CUDA kernels")
-
-
 def problem(n, d, k, dtype, kind, seed):
     generator = torch.Generator("cuda").manual_seed(seed)
     options = {"generator": generator, "device": "cuda", "dtype": dtype}
