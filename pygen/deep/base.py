@@ -135,6 +135,7 @@ class DeepEstimator(FittedNetworks):
             identity=self._identity(task, data, seed),
             progress=bool(self.verbose),
             tensorboard=tensorboard,
+            capture=self._may_be_captured(),
         )
         trainer.run(resume=resume)
         if evaluate is not None and self.keep == "best":
@@ -243,6 +244,10 @@ class DeepEstimator(FittedNetworks):
             average = task.averages.get(name)
             network = task.networks[name] if average is None else average.module
             setattr(self, f"{name}_", network)
+
+    def _may_be_captured(self) -> bool:
+        """Whether each step is known to do the same: a user's networks may count, or wait for the device."""
+        return not self.compile and all(getattr(self, name) is None for name in self._networks)
 
     def _evaluation(self, data: Training, seed: int) -> Callable[[], float] | None:
         if callable(self.metric):

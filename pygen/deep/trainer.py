@@ -23,6 +23,7 @@ from pygen.deep.history import History
 from pygen.deep.interruption import Interruption
 from pygen.deep.seeding import seeded
 from pygen.deep.task import Task
+from pygen.nn import CapturedStep
 from pygen.pictures import grid, save_png
 
 __all__ = ["Task", "Trainer", "TrainingDiverged"]
@@ -71,6 +72,8 @@ class Trainer:
         Show a progress bar, where standard error is a terminal.
     tensorboard : bool
         Write TensorBoard's event files, too.
+    capture : bool
+        On a GPU replay the step as a CUDA graph; for steps that repeat as `pygen.nn.CapturedStep` says.
 
     Attributes
     ----------
@@ -108,6 +111,7 @@ class Trainer:
         identity: Mapping[str, Any] | None = None,
         progress: bool = True,
         tensorboard: bool = False,
+        capture: bool = False,
     ) -> None:
         intervals = {
             "max_steps": max_steps,
@@ -120,6 +124,9 @@ class Trainer:
             if value is not None and value < 1:
                 raise ValueError(f"{name}: expected at least 1, found {value}")
         self.task, self.batches, self.max_steps = task, batches, max_steps
+        self._take_step: Callable[..., dict[str, Tensor]] = task.step
+        if capture:
+            self._take_step = CapturedStep(task.step, task.optimizers.values())
         self.folder = None if folder is None else Path(folder)
         self.log_every, self.evaluate_every = log_every, evaluate_every
         self.draw_every, self.checkpoint_every = draw_every, checkpoint_every
@@ -238,7 +245,7 @@ class Trainer:
         disable = None if self.progress else True
         with tqdm(total=self.max_steps, initial=self.step, unit="step", disable=disable) as bar:
             for x, y in islice(self.batches.starting_at(self.step), left):
-                losses = self.task.step(x, y)
+                losses = self._take_step(x, y)
                 torch.stack(
                     [losses[name] for name in self.task.losses], out=self._losses[self._n_open]
                 )

@@ -1,5 +1,6 @@
 """Networks: plain torch modules, usable alone, of which the deep models are made."""
 
+from pygen.nn.captured import CapturedStep
 from pygen.nn.dcgan import DCGANDiscriminator, DCGANGenerator, dcgan_init_
 from pygen.nn.network import Network
 from pygen.nn.networks import (
@@ -12,6 +13,7 @@ from pygen.nn.networks import (
 )
 
 __all__ = [
+    "CapturedStep",
     "ConvDecoder",
     "ConvEncoder",
     "DCGANDiscriminator",
