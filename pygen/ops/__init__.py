@@ -7,6 +7,7 @@ slower, and ``native_error`` says why it is missing.
 from pathlib import Path
 from types import ModuleType
 
+from pygen.ops.conv import conv_bn_act, conv_transpose_bn_act
 from pygen.ops.gaussian import normal, uniform
 from pygen.ops.mixture import em_statistics, grouped_statistics, responsibilities
 from pygen.ops.moments import count_categories
@@ -26,6 +27,8 @@ except ImportError as error:
     native_error = note.read_text().strip() if note.exists() else str(error)
 
 __all__ = [
+    "conv_bn_act",
+    "conv_transpose_bn_act",
     "count_categories",
     "em_statistics",
     "grouped_statistics",
