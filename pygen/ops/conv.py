@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pygen.ops.convolution import Geometry, Pair, pair
 from pygen.ops.strided_conv import (
     ACTIVATIONS,
     statistics_dtype,
@@ -18,54 +19,6 @@ from pygen.ops.strided_conv import (
 from pygen.ops.strided_conv_bn import strided_conv_bn_act
 
 NORMS = ("batch", "running", "none")
-_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-
-Pair = int | tuple[int, int]
-
-
-def _pair(value: Pair) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
-
-
-class _Geometry(NamedTuple):
-    transposed: bool
-    stride: tuple[int, int]
-    padding: tuple[int, int] | str
-    dilation: tuple[int, int]
-    groups: int
-    output_padding: tuple[int, int] = (0, 0)
-
-    def channels(self, weight: Tensor) -> int:
-        return weight.shape[1] * self.groups if self.transposed else weight.shape[0]
-
-    def has_operator(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-        """Whether `pygen.ops.strided_conv` computes it. What does not fit is left to PyTorch to refuse."""
-        return (
-            self[1:] == ((2, 2), (1, 1), (1, 1), 1, (0, 0))
-            and x.dim() == weight.dim() == 4
-            and weight.shape[2] == weight.shape[3] == 4
-            and x.shape[1] == weight.shape[0 if self.transposed else 1]
-            and (self.transposed or (x.shape[2] % 2 == 0 and x.shape[3] % 2 == 0))
-            and x.numel() > 0
-            and weight.numel() > 0
-            and x.dtype in _DTYPES
-            and x.dtype == weight.dtype == (x if bias is None else bias).dtype
-            and x.device == weight.device
-        )
-
-    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if self.transposed:
-            return F.conv_transpose2d(
-                x,
-                weight,
-                bias,
-                self.stride,
-                cast(tuple[int, int], self.padding),
-                self.output_padding,
-                self.groups,
-                self.dilation,
-            )
-        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 class _Norm(NamedTuple):
@@ -98,7 +51,7 @@ class _Norm(NamedTuple):
         return results[0] if len(results) == 1 else torch.cat(results)
 
     def folded(
-        self, geometry: _Geometry, weight: Tensor, bias: Tensor | None
+        self, geometry: Geometry, weight: Tensor, bias: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Weight and bias of a convolution after which running statistics need no normalisation."""
         dtype = statistics_dtype(weight.dtype)
@@ -215,7 +168,7 @@ def _layer(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    geometry: _Geometry,
+    geometry: Geometry,
     norm: _Norm,
     activation: str,
     slope: float,
@@ -237,7 +190,7 @@ def _layer(
     return _activate(norm.apply(geometry.convolve(x, weight, bias)), activation, slope)
 
 
-def _values_per_channel(x: Tensor, geometry: _Geometry) -> int:
+def _values_per_channel(x: Tensor, geometry: Geometry) -> int:
     """Of the result of kernel 4, stride 2, padding 1. PyTorch says what one value is too few for."""
     pixels = x.shape[0] * x.shape[2] * x.shape[3]
     return 4 * pixels if geometry.transposed else pixels // 4
@@ -315,11 +268,11 @@ def conv_bn_act(
     RuntimeError
         If x and weight do not fit.
     """
-    geometry = _Geometry(
+    geometry = Geometry(
         False,
-        _pair(stride),
-        padding if isinstance(padding, str) else _pair(padding),
-        _pair(dilation),
+        pair(stride),
+        padding if isinstance(padding, str) else pair(padding),
+        pair(dilation),
         groups,
     )
     statistics = norm_weight, norm_bias, running_mean, running_var
@@ -371,8 +324,8 @@ def conv_transpose_bn_act(
     ValueError, RuntimeError
         As `conv_bn_act`.
     """
-    geometry = _Geometry(
-        True, _pair(stride), _pair(padding), _pair(dilation), groups, _pair(output_padding)
+    geometry = Geometry(
+        True, pair(stride), pair(padding), pair(dilation), groups, pair(output_padding)
     )
     statistics = norm_weight, norm_bias, running_mean, running_var
     options = _Norm(norm, *statistics, momentum, eps, n_batches)
