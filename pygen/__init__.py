@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from pygen.deep import DCGAN, GAN, VAE, Autoencoder
     from pygen.density import ClassConditional, GaussianBayes, GaussianMixture, NaiveBayes
     from pygen.io import load
+    from pygen.nn import accelerate, restore
 
 __version__ = "0.1.0"
 
@@ -20,12 +21,14 @@ __all__ = [
     "GaussianBayes",
     "GaussianMixture",
     "NaiveBayes",
+    "accelerate",
     "data",
     "deep",
     "density",
     "load",
     "nn",
     "ops",
+    "restore",
 ]
 
 # Loaded when first used: PyTorch takes seconds, and `pygen --help` should not.
@@ -38,7 +41,9 @@ _HOMES = {
     "GaussianBayes": "pygen.density",
     "GaussianMixture": "pygen.density",
     "NaiveBayes": "pygen.density",
+    "accelerate": "pygen.nn",
     "load": "pygen.io",
+    "restore": "pygen.nn",
 }
 
 

@@ -1,7 +1,9 @@
 """Networks: plain torch modules, usable alone, of which the deep models are made."""
 
+from pygen.nn.acceleration import accelerate, accelerated, restore
 from pygen.nn.captured import CapturedStep
 from pygen.nn.dcgan import DCGANDiscriminator, DCGANGenerator, dcgan_init_
+from pygen.nn.folding import fold
 from pygen.nn.network import Network
 from pygen.nn.networks import (
     ConvDecoder,
@@ -23,5 +25,9 @@ __all__ = [
     "MLPEncoder",
     "MLPGenerator",
     "Network",
+    "accelerate",
+    "accelerated",
     "dcgan_init_",
+    "fold",
+    "restore",
 ]

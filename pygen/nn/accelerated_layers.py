@@ -1,0 +1,234 @@
+"""What `pygen.accelerate` makes of layers: subclasses of their classes that compute whole runs.
+
+The convolution of a run computes what the batch norm and the activation after it would, and marks
+its result; a layer that is given a result marked for it returns it, and does its own work on
+anything else. So a layer that is called by itself, or by several threads, gives what it always did.
+"""
+
+import threading
+import weakref
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
+
+from pygen.nn.runs import altered
+from pygen.ops import conv_bn_act, conv_transpose_bn_act
+
+LINK = "_pygen_link"
+_MARK = "_pygen_mark"
+
+
+class Link:
+    """What a convolution knows of its run.
+
+    It keeps no member alive: once one was replaced in the network, or if one was not copied with
+    it, all do their own work.
+
+    Parameters
+    ----------
+    modules : tuple of nn.Module
+        The convolution, and its followers in order.
+    """
+
+    def __init__(self, modules: tuple[nn.Module, ...]) -> None:
+        self.references = tuple(weakref.ref(module) for module in modules)
+        # The thread whose last result has not gone through the whole run. PyTorch's compiler, which
+        # does not know threads, leaves it alone.
+        self.unfinished: int | None = None
+
+    def modules(self) -> tuple[nn.Module, ...]:
+        """The members; none if one is gone."""
+        modules = tuple(reference() for reference in self.references)
+        return tuple(m for m in modules if m is not None) if None not in modules else ()
+
+    # Copies and files hold the modules themselves, which become those of the copied network.
+    def __getstate__(self) -> dict[str, Any]:
+        return {"modules": self.modules()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["modules"])  # type: ignore[misc]
+
+
+def _followers(convolution: nn.Module, x: Tensor) -> tuple[nn.Module, ...]:
+    """For whom a convolution computes as well; nobody if each must do its own work."""
+    link = convolution.__dict__.get(LINK)
+    modules = () if link is None else link.modules()
+    if (
+        not modules
+        # A shallow copy, as `nn.DataParallel` makes.
+        or modules[0] is not convolution
+        or type(x) not in (Tensor, nn.Parameter)
+        or x.dim() != 4
+        or any(altered(m) or not hasattr(m, "accelerates") for m in modules)
+        or _has_any_global_hook()
+        # Exported programs consist of PyTorch's operators alone.
+        or torch.jit.is_tracing()  # type: ignore[attr-defined]
+        or torch.compiler.is_exporting()
+        or torch.onnx.is_in_onnx_export()
+        # vmap and jvp know no operators of ours.
+        or (not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active())
+    ):
+        return ()
+    return modules[1:]
+
+
+def _start(convolution: nn.Module, followers: tuple[nn.Module, ...]) -> None:
+    link = convolution.__dict__[LINK]
+    if not torch.compiler.is_compiling() and link.unfinished == threading.get_ident():
+        link.unfinished = None
+        kinds = " and ".join(type(follower).__name__ for follower in followers)
+        raise RuntimeError(
+            f"the last result of this {type(convolution).__name__} did not go through the {kinds}"
+            " that it was computed for. If layers were replaced, or are called by themselves, use"
+            " pygen.restore(network) first; after an interrupted call, call again."
+        )
+
+
+def _compute(
+    convolution: Any, followers: tuple[nn.Module, ...], x: Tensor, **geometry: Any
+) -> Tensor:
+    """The result of a run, marked for the first follower."""
+    link = convolution.__dict__[LINK]
+    _start(convolution, followers)
+    transposed = isinstance(convolution, nn.ConvTranspose2d)
+    norm = followers[0] if isinstance(followers[0], nn.BatchNorm2d) else None
+    y = (conv_transpose_bn_act if transposed else conv_bn_act)(
+        x,
+        convolution.weight,
+        convolution.bias,
+        **({"norm": "none"} if norm is None else _norm_options(norm)),
+        **_activation_options(followers[-1]),
+        stride=convolution.stride,
+        padding=convolution.padding,
+        dilation=convolution.dilation,
+        groups=convolution.groups,
+        **geometry,
+    )
+    if norm is not None and _counts(norm):
+        norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+    if not torch.compiler.is_compiling():
+        link.unfinished = threading.get_ident()
+    setattr(y, _MARK, (link, 1))
+    return y
+
+
+def _counts(norm: nn.BatchNorm2d) -> bool:
+    return norm.training and norm.track_running_stats and norm.num_batches_tracked is not None
+
+
+def _norm_options(norm: nn.BatchNorm2d) -> dict[str, Any]:
+    """As `nn.BatchNorm2d.forward` decides."""
+    momentum = norm.momentum
+    if momentum is None:
+        # The mean of all batches so far, and of this one.
+        momentum = 1 / (float(norm.num_batches_tracked) + 1) if _counts(norm) else 0.0  # type: ignore[arg-type]
+    is_running = not norm.training and norm.running_mean is not None
+    keeps = not norm.training or norm.track_running_stats
+    return {
+        "norm": "running" if is_running else "batch",
+        "norm_weight": norm.weight,
+        "norm_bias": norm.bias,
+        "running_mean": norm.running_mean if keeps else None,
+        "running_var": norm.running_var if keeps else None,
+        "momentum": momentum,
+        "eps": norm.eps,
+    }
+
+
+def _activation_options(follower: nn.Module) -> dict[str, Any]:
+    if isinstance(follower, nn.LeakyReLU):
+        return {"activation": "leaky_relu", "slope": follower.negative_slope}
+    names = {nn.ReLU: "relu", nn.Tanh: "tanh", nn.Sigmoid: "sigmoid"}
+    return {
+        "activation": next((n for kind, n in names.items() if isinstance(follower, kind)), "none")
+    }
+
+
+class AcceleratedConv2d(nn.Conv2d):
+    """A convolution that computes its run."""
+
+    accelerates: ClassVar[type[nn.Module]] = nn.Conv2d
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        followers = _followers(self, input)
+        return _compute(self, followers, input) if followers else super().forward(input)
+
+
+class AcceleratedConvTranspose2d(nn.ConvTranspose2d):
+    """A transposed convolution that computes its run."""
+
+    accelerates: ClassVar[type[nn.Module]] = nn.ConvTranspose2d
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: A002
+        followers = _followers(self, input) if output_size is None else ()
+        if not followers:
+            return super().forward(input, output_size)
+        return _compute(self, followers, input, output_padding=self.output_padding)
+
+
+class _Follower(nn.Module):
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        mark = getattr(input, _MARK, None)
+        if isinstance(mark, tuple):
+            link, position = mark
+            if link.references[position]() is self:
+                if position + 1 < len(link.references):
+                    setattr(input, _MARK, (link, position + 1))
+                else:
+                    _finish(input, link)
+                return input
+        return super().forward(input)
+
+
+def _finish(y: Tensor, link: Link) -> None:
+    if torch.compiler.is_compiling():
+        setattr(y, _MARK, None)
+    else:
+        delattr(y, _MARK)
+    link.unfinished = None
+
+
+class AcceleratedBatchNorm2d(_Follower, nn.BatchNorm2d):
+    """A batch norm whose work the convolution before it does."""
+
+    accelerates: ClassVar[type[nn.Module]] = nn.BatchNorm2d
+
+
+class AcceleratedReLU(_Follower, nn.ReLU):
+    """An activation whose work the convolution before it does."""
+
+    accelerates: ClassVar[type[nn.Module]] = nn.ReLU
+
+
+class AcceleratedLeakyReLU(_Follower, nn.LeakyReLU):
+    """An activation whose work the convolution before it does."""
+
+    accelerates: ClassVar[type[nn.Module]] = nn.LeakyReLU
+
+
+class AcceleratedTanh(_Follower, nn.Tanh):
+    """An activation whose work the convolution before it does."""
+
+    accelerates: ClassVar[type[nn.Module]] = nn.Tanh
+
+
+class AcceleratedSigmoid(_Follower, nn.Sigmoid):
+    """An activation whose work the convolution before it does."""
+
+    accelerates: ClassVar[type[nn.Module]] = nn.Sigmoid
+
+
+ACCELERATED: dict[type[nn.Module], type[nn.Module]] = {
+    layer.accelerates: layer
+    for layer in (
+        AcceleratedConv2d,
+        AcceleratedConvTranspose2d,
+        AcceleratedBatchNorm2d,
+        AcceleratedReLU,
+        AcceleratedLeakyReLU,
+        AcceleratedTanh,
+        AcceleratedSigmoid,
+    )
+}
