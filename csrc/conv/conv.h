@@ -1,0 +1,97 @@
+// The CPU kernels of convolutions with a 4x4 kernel, stride 2 and padding 1, as their bindings see them. T is float or
+// double. A small picture [N, H, W, S] and a big one [N, 2H, 2W, B] are related by a weight [S, B, 4, 4]: "down" is the
+// convolution, "up" its adjoint, the transposed convolution. Each is the other's gradient.
+#pragma once
+#include <cstdint>
+
+namespace pygen {
+
+enum Activation : int64_t { kNone, kRelu, kLeakyRelu, kTanh, kSigmoid };
+
+template <class T>
+struct Weight {
+  T* data;
+  int64_t small, big, row, column;  // strides
+};
+
+// Up or down. `block` and what is packed are the kernel's own; where there are moments, an item leaves among them, for
+// the pixels that it wrote: their number, and of each channel the mean and the sum of squared deviations from it.
+template <class T>
+struct Correlation {
+  bool up;
+  int64_t images, height, width;  // sides of the small picture
+  int64_t channels, out_channels;
+  const T* x;  // NHWC, as all pictures here
+  T* out;
+  const T* bias;  // [out_channels], or null
+  int64_t activation;
+  T slope;
+  int64_t parts;    // of the batch, equally large: no item has to do with two of them
+  double* moments;  // [items, 1 + 2 * out_channels], or null
+  const T* packed;
+};
+
+template <class T>
+struct CorrelationKernels {
+  // Of what is packed, in numbers; and by how many items it is written.
+  int64_t (*packed_size)(const Correlation<T>& a);
+  int64_t (*pack_items)(const Correlation<T>& a);
+  void (*pack)(const Correlation<T>& a, const Weight<const T>& weight, int64_t item, T* packed);
+  int64_t (*items)(const Correlation<T>& a);  // equally many of each part
+  int64_t (*scratch_size)(const Correlation<T>& a);
+  void (*run)(const Correlation<T>& a, int64_t item, T* scratch);
+};
+
+// The weight's gradient, by chunks of positions: gather, in items, what the positions of a chunk have to do with each
+// other; then multiply, in items, each with its own part of the result. The first chunk writes, others add.
+template <class T>
+struct WeightGradient {
+  int64_t images, height, width, small_channels, big_channels;
+  const T *small, *big;
+  Weight<T> out;
+};
+
+template <class T>
+struct WeightGradientKernels {
+  int64_t (*positions)(const WeightGradient<T>& a);
+  int64_t (*chunk)(const WeightGradient<T>& a);
+  int64_t (*gathered_size)(const WeightGradient<T>& a);  // of a whole chunk
+  void (*gather)(const WeightGradient<T>& a, int64_t first, int64_t count, int64_t begin, int64_t end, T* gathered);
+  int64_t (*multiply_items)(const WeightGradient<T>& a);
+  void (*multiply)(const WeightGradient<T>& a, int64_t first, int64_t count, int64_t item, const T* gathered);
+};
+
+// Normalisation by the moments of a batch, and the activation, over rows [n, channels].
+template <class T>
+struct Normalization {
+  const T *mean, *scale, *shift;  // y = act((z - mean) * scale + shift)
+  int64_t channels, activation;
+  T slope;
+};
+
+template <class T>
+struct RowKernels {
+  void (*normalize)(const Normalization<T>& a, int64_t n, const T* z, T* y);
+  // grad * act'(y), and its sum over rows, in double.
+  void (*activation_gradient)(int64_t activation, T slope, int64_t channels, int64_t n, const T* grad, const T* y,
+                              T* out, double* sums);
+  // Adds of g = grad * act': sums [2, channels] of g and g * (z - mean).
+  void (*gradient_sums)(const Normalization<T>& a, int64_t n, const T* grad, const T* z, double* sums);
+  // scale * g + shift_z * (z - mean) + shift_1, with coefficients [2, channels].
+  void (*gradient)(const Normalization<T>& a, const T* coefficients, int64_t n, const T* grad, const T* z, T* out);
+};
+
+namespace baseline {
+extern const CorrelationKernels<float> kTiledFloat, kDirectFloat;
+extern const CorrelationKernels<double> kTiledDouble, kDirectDouble;
+}  // namespace baseline
+namespace avx2 {
+extern const CorrelationKernels<float> kTiledFloat, kDirectFloat;
+extern const CorrelationKernels<double> kTiledDouble, kDirectDouble;
+}  // namespace avx2
+namespace avx512 {
+extern const CorrelationKernels<float> kTiledFloat, kDirectFloat;
+extern const CorrelationKernels<double> kTiledDouble, kDirectDouble;
+}  // namespace avx512
+
+}  // namespace pygen
