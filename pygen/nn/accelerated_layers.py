@@ -34,8 +34,7 @@ class Link:
 
     def __init__(self, modules: tuple[nn.Module, ...]) -> None:
         self.references = tuple(weakref.ref(module) for module in modules)
-        # The thread whose last result has not gone through the whole run. PyTorch's compiler, which
-        # does not know threads, leaves it alone.
+        # The thread whose last result has not gone through the whole run.
         self.unfinished: int | None = None
 
     def modules(self) -> tuple[nn.Module, ...]:
@@ -65,10 +64,11 @@ def _followers(convolution: nn.Module, x: Tensor) -> tuple[nn.Module, ...]:
         or _has_any_global_hook()
         # Exported programs consist of PyTorch's operators alone.
         or torch.jit.is_tracing()  # type: ignore[attr-defined]
-        or torch.compiler.is_exporting()
         or torch.onnx.is_in_onnx_export()
+        # So does torch.compile's input: it fuses what follows a convolution itself.
+        or torch.compiler.is_compiling()
         # vmap and jvp know no operators of ours.
-        or (not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active())
+        or torch._C._are_functorch_transforms_active()
     ):
         return ()
     return modules[1:]
@@ -76,7 +76,7 @@ def _followers(convolution: nn.Module, x: Tensor) -> tuple[nn.Module, ...]:
 
 def _start(convolution: nn.Module, followers: tuple[nn.Module, ...]) -> None:
     link = convolution.__dict__[LINK]
-    if not torch.compiler.is_compiling() and link.unfinished == threading.get_ident():
+    if link.unfinished == threading.get_ident():
         link.unfinished = None
         kinds = " and ".join(type(follower).__name__ for follower in followers)
         raise RuntimeError(
@@ -108,8 +108,7 @@ def _compute(
     )
     if norm is not None and _counts(norm):
         norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-    if not torch.compiler.is_compiling():
-        link.unfinished = threading.get_ident()
+    link.unfinished = threading.get_ident()
     setattr(y, _MARK, (link, 1))
     return y
 
@@ -177,17 +176,12 @@ class _Follower(nn.Module):
                 if position + 1 < len(link.references):
                     setattr(input, _MARK, (link, position + 1))
                 else:
-                    _finish(input, link)
+                    # Compiled by itself, a layer cannot take the mark off.
+                    if not torch.compiler.is_compiling():
+                        delattr(input, _MARK)
+                    link.unfinished = None
                 return input
         return super().forward(input)
-
-
-def _finish(y: Tensor, link: Link) -> None:
-    if torch.compiler.is_compiling():
-        setattr(y, _MARK, None)
-    else:
-        delattr(y, _MARK)
-    link.unfinished = None
 
 
 class AcceleratedBatchNorm2d(_Follower, nn.BatchNorm2d):

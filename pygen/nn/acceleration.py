@@ -22,7 +22,8 @@ def accelerate(module: M, *, copy: bool = False, verbose: bool = True) -> M:
     the layers' classes change, to subclasses of their own.
 
     Layers compute by themselves, as before, where that is asked for: if one of a run has hooks, in
-    copies that `nn.DataParallel` makes, under `torch.func`'s transforms, in exported programs.
+    copies that `nn.DataParallel` makes, under `torch.func`'s transforms, in exported and compiled
+    programs.
 
     Parameters
     ----------
@@ -110,7 +111,8 @@ def accelerated(module: nn.Module) -> Report:
     for run in report.runs:
         link = module.get_submodule(run.names[0]).__dict__.get(LINK)
         members = () if link is None else link.modules()
-        if tuple(names.get(id(member)) for member in members) == run.names:
+        together = all(kind(member) is not type(member) for member in members)
+        if together and tuple(names.get(id(member)) for member in members) == run.names:
             runs.append(run)
         else:
             left_alone[run.names[0]] = "pygen.accelerate has not been called since it came"

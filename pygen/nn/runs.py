@@ -125,13 +125,12 @@ def find_runs(module: nn.Module) -> Report:
 
 def _common(runs: list[Run]) -> Run:
     """What a convolution's runs in several graphs start with."""
-    shortest = min(runs, key=lambda run: len(run.names))
+    if len({run.names for run in runs}) == 1:
+        return runs[0]
     columns = zip(*(run.names for run in runs), strict=False)
     n_equal = len(list(takewhile(lambda column: len(set(column)) == 1, columns)))
-    if n_equal == len(shortest.names):
-        return shortest
     end = "what follows differs between training, evaluation and optional arguments"
-    return Run(shortest.names[:n_equal], shortest.kinds[:n_equal], end)
+    return Run(runs[0].names[:n_equal], runs[0].kinds[:n_equal], end)
 
 
 class _Tracer(fx.Tracer):

@@ -14,7 +14,6 @@ from pygen.nn import CapturedStep
 from pygen.ops import normal
 from pygen.random import new_state
 
-
 Training: TypeAlias = tuple[Callable[..., Tensor], torch.optim.Optimizer, Tensor]
 
 
