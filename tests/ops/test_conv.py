@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from torch.nn import functional as F
 
 from pygen import ops
+from pygen.ops.strided_conv import strided_conv_act
+from pygen.ops.strided_conv_bn import strided_conv_bn_act
 
 STRIDED = [False, True]
 NORMS = ["batch", "running", "none"]
@@ -209,21 +211,27 @@ def test_gradient_of_one_alone(transposed, norm, needed):
     torch.testing.assert_close(*gradients)
 
 
-def test_bias_before_batch_norm_has_a_gradient_of_zero():
-    layer = Layer(bias=True, affine=False)
-    modules, x, grad = layer.modules()
-    fused(layer, modules, x).backward(grad)
-    assert torch.equal(modules[0].bias.grad, torch.zeros(5, dtype=torch.float64))
+@pytest.mark.parametrize("transposed", STRIDED)
+@pytest.mark.parametrize("activation", range(len(ACTIVATIONS)))
+def test_gradients_of_the_operators(transposed, activation):
+    """The public functions leave training to PyTorch; kernels of the backward will be held to this."""
+    generator = torch.Generator().manual_seed(0)
 
+    def numbers(*shape):
+        return torch.randn(shape, dtype=torch.float64, generator=generator).requires_grad_()
 
-def test_the_result_is_not_kept_for_the_backward():
-    """Of the batch only x and the convolution; eager keeps what batch norm gives as well."""
-    kept = []
-    modules, x, _ = Layer().modules(torch.float32)
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        y = fused(Layer(), modules, x)
-    assert y.requires_grad
-    assert sorted(t.numel() for t in kept if t.dim() == 4 and t.shape[0] == 4) == [120, 288]
+    x, weight, scale, shift = numbers(2, 2, 2, 4), numbers(2, 2, 4, 4), numbers(2), numbers(2)
+
+    def act(x, weight, shift):
+        return strided_conv_act(x, weight, shift, transposed, activation, 0.2)
+
+    def bn_act(x, weight, scale, shift):
+        options = transposed, 1, 1e-5, activation, 0.2
+        return strided_conv_bn_act(x, weight, scale, shift, *options)[0]
+
+    for function, inputs in ((act, (x, weight, shift)), (bn_act, (x, weight, scale, shift))):
+        assert torch.autograd.gradcheck(function, inputs)
+        assert torch.autograd.gradgradcheck(function, inputs)
 
 
 @pytest.mark.parametrize("transposed", STRIDED)
