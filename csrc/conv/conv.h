@@ -42,11 +42,12 @@ struct CorrelationKernels {
   void (*run)(const Correlation<T>& a, int64_t item, T* scratch);
 };
 
-// The weight's gradient, by chunks of positions: gather, in items, what the positions of a chunk have to do with each
-// other; then multiply, in items, each with its own part of the result. The first chunk writes, others add.
+// The weight's gradient, by chunks of positions: gather positions [begin, end) of a chunk, then multiply, in items,
+// each with its own part of the result. The first chunk writes, others add.
 template <class T>
 struct WeightGradient {
-  int64_t images, height, width, small_channels, big_channels;
+  int64_t images, height, width;  // of the small picture
+  int64_t small_channels, big_channels;
   const T *small, *big;
   Weight<T> out;
 };
@@ -55,16 +56,18 @@ template <class T>
 struct WeightGradientKernels {
   int64_t (*positions)(const WeightGradient<T>& a);
   int64_t (*chunk)(const WeightGradient<T>& a);
-  int64_t (*gathered_size)(const WeightGradient<T>& a);  // of a whole chunk
-  void (*gather)(const WeightGradient<T>& a, int64_t first, int64_t count, int64_t begin, int64_t end, T* gathered);
+  int64_t (*gathered_size)(const WeightGradient<T>& a);  // of a chunk
+  int64_t (*scratch_size)(const WeightGradient<T>& a);
+  void (*gather)(const WeightGradient<T>& a, int64_t first, int64_t count, int64_t begin, int64_t end, T* scratch,
+                 T* gathered);
   int64_t (*multiply_items)(const WeightGradient<T>& a);
   void (*multiply)(const WeightGradient<T>& a, int64_t first, int64_t count, int64_t item, const T* gathered);
 };
 
-// Normalisation by the moments of a batch, and the activation, over rows [n, channels].
+// y = act((z - mean) * scale + shift) for rows z [n, channels].
 template <class T>
 struct Normalization {
-  const T *mean, *scale, *shift;  // y = act((z - mean) * scale + shift)
+  const T *mean, *scale, *shift;  // [channels]
   int64_t channels, activation;
   T slope;
 };
@@ -72,26 +75,40 @@ struct Normalization {
 template <class T>
 struct RowKernels {
   void (*normalize)(const Normalization<T>& a, int64_t n, const T* z, T* y);
-  // grad * act'(y), and its sum over rows, in double.
-  void (*activation_gradient)(int64_t activation, T slope, int64_t channels, int64_t n, const T* grad, const T* y,
-                              T* out, double* sums);
-  // Adds of g = grad * act': sums [2, channels] of g and g * (z - mean).
+  // grad * act'(y) of n numbers.
+  void (*activation_gradient)(int64_t activation, T slope, int64_t n, const T* grad, const T* y, T* out);
+  // Adds rows to sums [channels].
+  void (*column_sums)(int64_t channels, int64_t n, const T* x, double* sums);
+  // Adds g and g * (z - mean), with g = grad * act'(y), to sums [2, channels].
   void (*gradient_sums)(const Normalization<T>& a, int64_t n, const T* grad, const T* z, double* sums);
-  // scale * g + shift_z * (z - mean) + shift_1, with coefficients [2, channels].
+  // scale * g - coefficients[0] - coefficients[1] * (z - mean), coefficients [2, channels].
   void (*gradient)(const Normalization<T>& a, const T* coefficients, int64_t n, const T* grad, const T* z, T* out);
 };
 
+// Compiled once per instruction set.
 namespace baseline {
 extern const CorrelationKernels<float> kTiledFloat, kDirectFloat;
+extern const WeightGradientKernels<float> kTiledGradientFloat, kDirectGradientFloat;
+extern const RowKernels<float> kRowsFloat;
 extern const CorrelationKernels<double> kTiledDouble, kDirectDouble;
+extern const WeightGradientKernels<double> kTiledGradientDouble, kDirectGradientDouble;
+extern const RowKernels<double> kRowsDouble;
 }  // namespace baseline
 namespace avx2 {
 extern const CorrelationKernels<float> kTiledFloat, kDirectFloat;
+extern const WeightGradientKernels<float> kTiledGradientFloat, kDirectGradientFloat;
+extern const RowKernels<float> kRowsFloat;
 extern const CorrelationKernels<double> kTiledDouble, kDirectDouble;
+extern const WeightGradientKernels<double> kTiledGradientDouble, kDirectGradientDouble;
+extern const RowKernels<double> kRowsDouble;
 }  // namespace avx2
 namespace avx512 {
 extern const CorrelationKernels<float> kTiledFloat, kDirectFloat;
+extern const WeightGradientKernels<float> kTiledGradientFloat, kDirectGradientFloat;
+extern const RowKernels<float> kRowsFloat;
 extern const CorrelationKernels<double> kTiledDouble, kDirectDouble;
+extern const WeightGradientKernels<double> kTiledGradientDouble, kDirectGradientDouble;
+extern const RowKernels<double> kRowsDouble;
 }  // namespace avx512
 
 }  // namespace pygen

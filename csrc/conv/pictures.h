@@ -97,10 +97,11 @@ struct Layer {
     small_channels = weight.size(0), big_channels = weight.size(1);
     channels_last = is_channels_last(x) || is_channels_last(weight);
   }
+  int64_t out_channels() const { return transposed ? big_channels : small_channels; }
+  int64_t out_pixels() const { return images * height * width * (transposed ? 4 : 1); }
   Tensor result(ScalarType type) const {
     const int64_t scale = transposed ? 2 : 1;
-    return empty({images, transposed ? big_channels : small_channels, scale * height, scale * width}, type,
-                 channels_last);
+    return empty({images, out_channels(), scale * height, scale * width}, type, channels_last);
   }
   template <class T>
   Correlation<T> correlation(bool up, const Tensor& x, T* out) const {
@@ -120,17 +121,28 @@ struct Layer {
 };
 
 template <class T>
-const CorrelationKernels<T>& correlation_kernels(const Correlation<T>& a) {
-  const bool tiled = std::min(a.channels, a.out_channels) >= 8 && std::min(a.height, a.width) >= 3;
+struct Kernels {
+  const CorrelationKernels<T>& correlation;
+  const WeightGradientKernels<T>& gradient;
+  const RowKernels<T>& rows;
+};
+
+// Tiles waste what is missing of 4x4 pixels, and transformed weights are six times as large.
+template <class T>
+Kernels<T> kernels_of(const Layer& layer) {
+  constexpr int64_t kLeastChannels = 8, kLeastSide = 3;
+  const bool tiled = std::min(layer.small_channels, layer.big_channels) >= kLeastChannels &&
+                     std::min(layer.height, layer.width) >= kLeastSide;
   if constexpr (sizeof(T) == 4)
-    return tiled ? PYGEN_BEST(kTiledFloat) : PYGEN_BEST(kDirectFloat);
+    return {tiled ? PYGEN_BEST(kTiledFloat) : PYGEN_BEST(kDirectFloat),
+            tiled ? PYGEN_BEST(kTiledGradientFloat) : PYGEN_BEST(kDirectGradientFloat), PYGEN_BEST(kRowsFloat)};
   else
-    return tiled ? PYGEN_BEST(kTiledDouble) : PYGEN_BEST(kDirectDouble);
+    return {tiled ? PYGEN_BEST(kTiledDouble) : PYGEN_BEST(kDirectDouble),
+            tiled ? PYGEN_BEST(kTiledGradientDouble) : PYGEN_BEST(kDirectGradientDouble), PYGEN_BEST(kRowsDouble)};
 }
 
 template <class T>
-void correlate(Correlation<T>& a, const Weight<const T>& weight) {
-  const CorrelationKernels<T>& kernels = correlation_kernels(a);
+void correlate(const CorrelationKernels<T>& kernels, Correlation<T>& a, const Weight<const T>& weight) {
   const Tensor packed = empty({kernels.packed_size(a)}, kType<T>, false);
   prefer_large_pages(packed);
   T* to = data<T>(packed);
@@ -142,6 +154,22 @@ void correlate(Correlation<T>& a, const Weight<const T>& weight) {
     T* memory = scratch<T>(kernels.scratch_size(a));
     for (int64_t item = begin; item < end; ++item) kernels.run(a, item, memory);
   });
+}
+
+template <class T>
+void weight_gradient(const WeightGradientKernels<T>& kernels, const WeightGradient<T>& a) {
+  const int64_t positions = kernels.positions(a), chunk = kernels.chunk(a);
+  const Tensor gathered = empty({kernels.gathered_size(a)}, kType<T>, false);
+  prefer_large_pages(gathered);
+  for (int64_t first = 0; first < positions; first += chunk) {
+    const int64_t count = std::min(chunk, positions - first);
+    torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+      kernels.gather(a, first, count, begin, end, scratch<T>(kernels.scratch_size(a)), data<T>(gathered));
+    });
+    torch::stable::parallel_for(0, kernels.multiply_items(a), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t item = begin; item < end; ++item) kernels.multiply(a, first, count, item, data<T>(gathered));
+    });
+  }
 }
 
 }  // namespace pygen

@@ -18,6 +18,7 @@ constexpr int kColumns = kWide * kLanes<T>;
 constexpr int kChunk = 32;
 
 inline int64_t over(int64_t n, int64_t d) { return (n + d - 1) / d; }
+inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t up_to(int64_t n, int64_t d) { return over(n, d) * d; }
 
 // How the left matrix [kRows, k] lies: by row inside of blocks of as many columns as a vector has lanes, or by column.
@@ -60,7 +61,7 @@ inline void load(const T* from, int64_t count, typename Vector<T>::Lanes& lanes)
     Vector<T>::load(from, lanes);
   } else {
     lanes = typename Vector<T>::Lanes{};
-    std::memcpy(&lanes, from, count * sizeof(T));
+    if (count > 0) std::memcpy(&lanes, from, count * sizeof(T));
   }
 }
 

@@ -1,7 +1,5 @@
 // Up and down by tiles of 4x4 pixels of one parity. CMake compiles this file once per instruction set, PYGEN_ISA naming
 // the namespace. Sums run in an order that depends on the sizes alone, never on the threads.
-#include <algorithm>
-
 #include "activation.h"
 #include "conv.h"
 #include "transform.h"
@@ -40,7 +38,7 @@ struct Shape {
     // The inputs' products fit into a second-level cache, but weights are to be read for many tiles.
     constexpr int64_t kCached = 400 << 10, kLeast = 16, kMost = 96;
     const int64_t fitting = kCached / static_cast<int64_t>(kProducts * sizeof(T)) / depth;
-    block = std::min(up_to(tiles, kRows), up_to(std::clamp(fitting, kLeast, kMost), kRows));
+    block = least(up_to(tiles, kRows), up_to((fitting < kLeast ? kLeast : least(fitting, kMost)), kRows));
     blocks = over(tiles, block);
   }
 };
@@ -63,7 +61,7 @@ void pack(const Correlation<T>& a, const Weight<const T>& weight, int64_t item, 
   using V = Vector<T>;
   const Shape<T> shape(a);
   const int64_t panel = item / shape.vectors, first = item % shape.vectors * kLanes<T>;
-  const int64_t width = std::min<int64_t>(kColumns<T>, a.out_channels - panel * kColumns<T>);
+  const int64_t width = least(kColumns<T>, a.out_channels - panel * kColumns<T>);
   const int64_t in = a.up ? weight.small : weight.big, out = a.up ? weight.big : weight.small;
   T taps[16][kColumns<T>] = {};
   for (int64_t k = first; k < first + kLanes<T>; ++k) {
@@ -143,10 +141,10 @@ struct Moments {
   }
   void store(int64_t channel, int64_t count, int64_t channels, double* moments) const {
     moments[0] = static_cast<double>(n);
-    for (int64_t i = 0; i < std::min<int64_t>(count, kLanes<T>); ++i) {
+    for (int64_t i = 0; i < least(count, kLanes<T>); ++i) {
       const double part = sum[i];
       moments[1 + channel + i] = shift[i] + part / n;
-      moments[1 + channels + channel + i] = std::max(squares[i] - part * part / n, 0.0);
+      moments[1 + channels + channel + i] = squares[i] > part * part / n ? squares[i] - part * part / n : 0;
     }
   }
 };
@@ -208,11 +206,11 @@ void run(const Correlation<T>& a, int64_t item, T* left) {
   const Shape<T> shape(a);
   const int parity = static_cast<int>(item % shape.targets);
   const int64_t block = item / shape.targets, begin = block % shape.blocks * shape.block;
-  const int64_t first = block / shape.blocks * shape.tiles + begin, count = std::min(shape.block, shape.tiles - begin);
+  const int64_t first = block / shape.blocks * shape.tiles + begin, count = least(shape.block, shape.tiles - begin);
   const int64_t groups = over(count, kRows), height = kRows * shape.depth, width = shape.depth * kColumns<T>;
   const int64_t left_stride = shape.left_stride(groups), product_stride = shape.product_stride(groups);
   T *zeros = left + kProducts * left_stride, *products = zeros + shape.depth;
-  std::fill_n(zeros, shape.depth, T(0));
+  std::memset(zeros, 0, shape.depth * sizeof(T));
   transform(a, shape, first, count, parity, left);
   double* moments = a.moments ? a.moments + item * (1 + 2 * a.out_channels) : nullptr;
   for (int64_t panel = 0; panel < shape.panels; ++panel) {

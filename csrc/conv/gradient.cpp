@@ -1,0 +1,228 @@
+// The weight's gradient of up and down, by tiles of 4x4 pixels or directly. CMake compiles this file once per
+// instruction set, PYGEN_ISA naming the namespace. Sums run in an order that depends on the sizes alone, never on the
+// threads.
+#include "conv.h"
+#include "transform.h"
+
+namespace pygen::PYGEN_ISA {
+namespace {
+
+// Over positions - tiles or pixels of the small picture - and for each of `products` points and `parts` parities, the
+// gradient sums outer products of big numbers (patches, where there are no tiles) and small channels.
+template <class T, bool kTiled>
+struct Shape {
+  static constexpr int64_t kParts = kTiled ? 4 : 1, kMany = kTiled ? kProducts : 1, kTaps = kTiled ? 1 : 16;
+  int64_t rows, columns;          // positions of a picture
+  int64_t big, small;             // padded
+  int64_t groups, panels;         // of the result
+  int64_t left_size, right_size;  // of one position and one point
+
+  explicit Shape(const WeightGradient<T>& a)
+      : rows(kTiled ? over(a.height, kTile) : a.height),
+        columns(kTiled ? over(a.width, kTile) : a.width),
+        big(up_to(kTaps * a.big_channels, kLanes<T> > kRows ? kLanes<T> : kRows)),
+        small(up_to(a.small_channels, kColumns<T>)),
+        groups(over(kTaps * a.big_channels, kRows)),
+        panels(small / kColumns<T>),
+        left_size(kParts * kMany * big),
+        right_size(kMany * small) {}
+};
+
+template <class T, bool kTiled>
+int64_t positions(const WeightGradient<T>& a) {
+  const Shape<T, kTiled> shape(a);
+  return a.images * shape.rows * shape.columns;
+}
+
+// Positions gathered at a time: what fits into a third-level cache.
+template <class T, bool kTiled>
+int64_t chunk(const WeightGradient<T>& a) {
+  constexpr int64_t kCached = 16 << 20;
+  const Shape<T, kTiled> shape(a);
+  const int64_t fitting = kCached / static_cast<int64_t>(sizeof(T)) / (shape.left_size + shape.right_size);
+  const int64_t least = fitting > kChunk ? fitting / kChunk * kChunk : kChunk, all = positions<T, kTiled>(a);
+  return least < all ? least : all;
+}
+
+template <class T, bool kTiled>
+int64_t gathered_size(const WeightGradient<T>& a) {
+  const Shape<T, kTiled> shape(a);
+  return chunk<T, kTiled>(a) * (shape.left_size + shape.right_size);
+}
+
+template <class T, bool kTiled>
+int64_t scratch_size(const WeightGradient<T>& a) {
+  const Shape<T, kTiled> shape(a);
+  return shape.big + shape.small;
+}
+
+// A vector of big channels into left [groups, products, positions, rows].
+template <class T>
+inline void scatter(const typename Vector<T>::Lanes& lanes, int64_t channel, int64_t group_size, T* to) {
+  constexpr int kPiece = kLanes<T> < kRows ? kLanes<T> : kRows;
+  T values[kLanes<T>];
+  Vector<T>::store(lanes, values);
+  for (int i = 0; i < kLanes<T>; i += kPiece, channel += kPiece)
+    std::memcpy(to + channel / kRows * group_size + channel % kRows, values + i, kPiece * sizeof(T));
+}
+
+template <class T>
+void gather_tile(const WeightGradient<T>& a, const Shape<T, true>& shape, int64_t tile, int64_t count, const T* zeros,
+                 T* left, T* right) {
+  using Lanes = typename Vector<T>::Lanes;
+  const int64_t in_image = shape.rows * shape.columns, image = tile / in_image,
+                row = tile % in_image / shape.columns * kTile, column = tile % shape.columns * kTile;
+  const T* big = a.big + image * 4 * a.height * a.width * a.big_channels;
+  const int64_t group_size = kProducts * count * kRows;
+  for (int parity = 0; parity < 4; ++parity, left += shape.big / kRows * group_size) {
+    const Window<T, kPoints> window(big, 2 * a.height, 2 * a.width, a.big_channels, 2 * row - parity / 2,
+                                    2 * column - parity % 2, 2, zeros);
+    for (int64_t channel = 0; channel < shape.big; channel += kLanes<T>) {
+      Lanes d[kProducts];
+      if (const int64_t n = a.big_channels - channel; n >= kLanes<T>)
+        transform_inputs<true, T>(window, channel, n, d);
+      else
+        transform_inputs<false, T>(window, channel, n, d);
+#pragma GCC unroll 25
+      for (int i = 0; i < kProducts; ++i) scatter<T>(d[i], channel, group_size, left + i * count * kRows);
+    }
+  }
+  const Window<T, kTile> window(a.small + image * a.height * a.width * a.small_channels, a.height, a.width,
+                                a.small_channels, row, column, 1, zeros);
+  for (int64_t channel = 0; channel < shape.small; channel += kLanes<T>) {
+    T* to = right + channel / kColumns<T> * kProducts * count * kColumns<T> + channel % kColumns<T>;
+    Lanes s[kTile * kTile], rows[kTile][kPoints];
+#pragma GCC unroll 16
+    for (int i = 0; i < kTile * kTile; ++i) load(window.pixels[i] + channel, a.small_channels - channel, s[i]);
+#pragma GCC unroll 4
+    for (int i = 0; i < kTile; ++i)
+      results_to_points<T>(s[kTile * i], s[kTile * i + 1], s[kTile * i + 2], s[kTile * i + 3], rows[i]);
+#pragma GCC unroll 5
+    for (int j = 0; j < kPoints; ++j) {
+      Lanes points[kPoints];
+      results_to_points<T>(rows[0][j], rows[1][j], rows[2][j], rows[3][j], points);
+      for (int i = 0; i < kPoints; ++i) Vector<T>::store(points[i], to + (i * kPoints + j) * count * kColumns<T>);
+    }
+  }
+}
+
+template <class T>
+void gather_pixel(const WeightGradient<T>& a, const Shape<T, false>& shape, int64_t pixel, int64_t count, T* patch,
+                  T* left, T* right) {
+  using Lanes = typename Vector<T>::Lanes;
+  const int64_t image = pixel / (a.height * a.width), y = pixel / a.width % a.height, x = pixel % a.width;
+  const T* big = a.big + image * 4 * a.height * a.width * a.big_channels;
+  int64_t at = 0;
+  for (int64_t v = 2 * y - 1; v < 2 * y + 3; ++v)
+    for (int64_t u = 2 * x - 1; u < 2 * x + 3; ++u) {
+      const bool inside = v >= 0 && v < 2 * a.height && u >= 0 && u < 2 * a.width;
+      const T* from = big + (v * 2 * a.width + u) * a.big_channels;
+      for (int64_t c = 0; c < a.big_channels; ++c) patch[at++] = inside ? from[c] : T(0);
+    }
+  for (int64_t channel = 0; channel < shape.big; channel += kLanes<T>) {
+    Lanes lanes;
+    load(patch + channel, at - channel, lanes);
+    scatter<T>(lanes, channel, count * kRows, left);
+  }
+  const T* small = a.small + pixel * a.small_channels;
+  for (int64_t channel = 0; channel < shape.small; channel += kLanes<T>) {
+    Lanes lanes;
+    load(small + channel, a.small_channels - channel, lanes);
+    Vector<T>::store(lanes, right + channel / kColumns<T> * count * kColumns<T> + channel % kColumns<T>);
+  }
+}
+
+// gathered: left [parts, groups, products, count, rows], then right [panels, products, count, columns].
+template <class T, bool kTiled>
+void gather(const WeightGradient<T>& a, int64_t first, int64_t count, int64_t begin, int64_t end, T* scratch,
+            T* gathered) {
+  const Shape<T, kTiled> shape(a);
+  T* right = gathered + count * shape.left_size;
+  std::memset(scratch, 0, scratch_size<T, kTiled>(a) * sizeof(T));
+  for (int64_t i = begin; i < end; ++i) {
+    T *left_row = gathered + i * kRows, *right_row = right + i * kColumns<T>;
+    if constexpr (kTiled)
+      gather_tile(a, shape, first + i, count, scratch, left_row, right_row);
+    else
+      gather_pixel(a, shape, first + i, count, scratch, left_row, right_row);
+  }
+}
+
+template <class T, bool kTiled>
+int64_t multiply_items(const WeightGradient<T>& a) {
+  const Shape<T, kTiled> shape(a);
+  return shape.kParts * shape.panels * shape.groups;
+}
+
+// Writes, or adds to, the gradients of one big channel and a panel of small ones.
+template <class T>
+void put(const WeightGradient<T>& a, int64_t big, int64_t panel, int tap, bool adds, const T* values) {
+  const int64_t first = panel * kColumns<T>, left = a.small_channels - first;
+  T* to = a.out.data + first * a.out.small + big * a.out.big + tap / 4 * a.out.row + tap % 4 * a.out.column;
+  for (int64_t i = 0; i < kColumns<T> && i < left; ++i, to += a.out.small) *to = adds ? *to + values[i] : values[i];
+}
+
+// The 4 taps of a parity from products [products, rows, columns].
+template <class T>
+void finish_tiles(const WeightGradient<T>& a, int parity, int64_t group, int64_t panel, bool adds, const T* products) {
+  using Lanes = typename Vector<T>::Lanes;
+  constexpr int kSize = kRows * kColumns<T>;
+  for (int64_t r = 0; r < kRows && group * kRows + r < a.big_channels; ++r) {
+    T taps[4][kColumns<T>];
+    for (int v = 0; v < kWide; ++v) {
+      Lanes rows[2][kPoints], left, right;
+#pragma GCC unroll 5
+      for (int j = 0; j < kPoints; ++j) {
+        Lanes p[kPoints];
+#pragma GCC unroll 5
+        for (int i = 0; i < kPoints; ++i)
+          Vector<T>::load(products + (i * kPoints + j) * kSize + r * kColumns<T> + v * kLanes<T>, p[i]);
+        taps_of_points<T>(p[0], p[1], p[2], p[3], p[4], rows[0][j], rows[1][j]);
+      }
+      for (int t = 0; t < 2; ++t) {
+        taps_of_points<T>(rows[t][0], rows[t][1], rows[t][2], rows[t][3], rows[t][4], left, right);
+        Vector<T>::store(left, taps[2 * t] + v * kLanes<T>);
+        Vector<T>::store(right, taps[2 * t + 1] + v * kLanes<T>);
+      }
+    }
+    for (int t = 0; t < 4; ++t)
+      put(a, group * kRows + r, panel, 4 * tap(false, parity / 2, t / 2) + tap(false, parity % 2, t % 2), adds,
+          taps[t]);
+  }
+}
+
+template <class T, bool kTiled>
+void multiply_item(const WeightGradient<T>& a, int64_t first, int64_t count, int64_t item, const T* gathered) {
+  const Shape<T, kTiled> shape(a);
+  constexpr int64_t kMany = shape.kMany, kSize = kRows * kColumns<T>;
+  const int64_t group = item % shape.groups, panel = item / shape.groups % shape.panels,
+                part = item / shape.groups / shape.panels;
+  const T *left = gathered + (part * shape.big / kRows + group) * kMany * count * kRows,
+          *right = gathered + count * shape.left_size + panel * kMany * count * kColumns<T>;
+  alignas(64) T products[kMany * kSize];
+  for (int64_t i = 0; i < kMany; ++i)
+    multiply<T, Left::kColumns>(left + i * count * kRows, right + i * count * kColumns<T>, count, products + i * kSize);
+  if constexpr (kTiled) {
+    finish_tiles(a, static_cast<int>(part), group, panel, first > 0, products);
+  } else {
+    for (int64_t r = 0; r < kRows && group * kRows + r < 16 * a.big_channels; ++r) {
+      const int64_t row = group * kRows + r;
+      put(a, row % a.big_channels, panel, static_cast<int>(row / a.big_channels), first > 0,
+          products + r * kColumns<T>);
+    }
+  }
+}
+
+template <class T, bool kTiled>
+constexpr WeightGradientKernels<T> kGradient = {positions<T, kTiled>,    chunk<T, kTiled>,  gathered_size<T, kTiled>,
+                                                scratch_size<T, kTiled>, gather<T, kTiled>, multiply_items<T, kTiled>,
+                                                multiply_item<T, kTiled>};
+
+}  // namespace
+
+const WeightGradientKernels<float> kTiledGradientFloat = kGradient<float, true>,
+                                   kDirectGradientFloat = kGradient<float, false>;
+const WeightGradientKernels<double> kTiledGradientDouble = kGradient<double, true>,
+                                    kDirectGradientDouble = kGradient<double, false>;
+
+}  // namespace pygen::PYGEN_ISA
