@@ -1,10 +1,11 @@
-"""DCGAN's generator beside PyTorch's layers: inference in float32."""
+"""DCGAN's layers beside PyTorch's own, in float32."""
 
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 import pygen
 
@@ -53,6 +54,66 @@ def test_inference(
             peer_name="eager",
             target=target,
         )
+
+
+def discriminator() -> nn.Sequential:
+    """For 1x32x32, of the usual form."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = [nn.Conv2d(1, WIDTH, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, True)]
+    for channels in (WIDTH, 2 * WIDTH):
+        layers += [
+            nn.Conv2d(channels, 2 * channels, 4, 2, 1, bias=False),
+            nn.BatchNorm2d(2 * channels),
+            nn.LeakyReLU(0.2, True),
+        ]
+    return nn.Sequential(*layers, nn.Conv2d(4 * WIDTH, 1, 4, bias=False), nn.Flatten(0))
+
+
+class Step:
+    """A training step of a GAN of 64 pictures, by hand; called, it gives the logits of made ones."""
+
+    def __init__(self, layout: torch.memory_format, accelerates: bool) -> None:
+        self.networks = generator().train(), discriminator()
+        for network in self.networks:
+            network.to(memory_format=layout)  # type: ignore[call-overload]
+            if accelerates:
+                pygen.accelerate(network, verbose=False)
+        self.adams = [
+            torch.optim.Adam(network.parameters(), 2e-4, betas=(0.5, 0.999))
+            for network in self.networks
+        ]
+        numbers = torch.Generator().manual_seed(0)
+        self.real = torch.randn(64, 1, 32, 32, generator=numbers).contiguous(memory_format=layout)
+        self.codes = torch.randn(64, LATENT, 1, 1, generator=numbers)
+
+    def __call__(self) -> Tensor:
+        (made_by, judge), (adam_g, adam_d) = self.networks, self.adams
+        fake = made_by(self.codes)
+        adam_d.zero_grad()
+        (softplus(-judge(self.real)).mean() + softplus(judge(fake.detach())).mean()).backward()
+        adam_d.step()
+        adam_g.zero_grad()
+        judge.requires_grad_(False)
+        logits = judge(fake)
+        softplus(-logits).mean().backward()
+        judge.requires_grad_(True)
+        adam_g.step()
+        return logits.detach()
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_step(versus: Callable[..., None], layout: torch.memory_format) -> None:
+    def close_at_first(ours: Tensor, peers: Tensor) -> None:
+        torch.testing.assert_close(ours, peers, rtol=0.02, atol=0.02)
+
+    versus(
+        f"conv, training step of DCGAN, 64 x 1x32x32, {layout}".replace("torch.", ""),
+        Step(layout, accelerates=True),
+        Step(layout, accelerates=False),
+        close_at_first,
+        peer_name="eager",
+        target=1.1,
+    )
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

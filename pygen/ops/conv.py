@@ -181,10 +181,7 @@ def _layer(
         weight, bias = norm.folded(geometry, weight, bias)
         norm = norm._replace(kind="none")
     x, weight, bias = cast(tuple[Tensor, Tensor, Tensor], _autocast(x.device.type, x, weight, bias))
-    # PyTorch's own backward is the fastest there is until kernels compute ours.
-    inputs = (x, weight, bias, norm.weight, norm.bias)
-    trains = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
-    if not trains and slope >= 0 and geometry.has_operator(x, weight, bias):
+    if slope >= 0 and geometry.has_operator(x, weight, bias):
         index = ACTIVATIONS.index(activation)
         if norm.kind == "none":
             return strided_conv_act(x, weight, bias, geometry.transposed, index, slope)

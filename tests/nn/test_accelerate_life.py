@@ -143,7 +143,7 @@ def test_optimizers_made_before(pair, x):
         for (name, p), q in zip(network.named_parameters(), before, strict=True)
         if torch.equal(p, q)
     ]
-    assert same == []
+    assert same == ["3.bias"]  # batch norm takes it away
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -408,5 +408,4 @@ def test_layers_are_computed_together(pair, x, monkeypatch):
     _, other = pair
     for function in ("batch_norm", "conv_transpose2d", "leaky_relu", "relu"):
         monkeypatch.setattr(nn.functional, function, None)
-    with torch.no_grad():
-        other.eval()(x)
+    other(x)

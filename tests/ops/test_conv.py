@@ -211,10 +211,26 @@ def test_gradient_of_one_alone(transposed, norm, needed):
     torch.testing.assert_close(*gradients)
 
 
+def test_bias_before_batch_norm_has_a_gradient_of_zero():
+    layer = Layer(bias=True, affine=False)
+    modules, x, grad = layer.modules()
+    fused(layer, modules, x).backward(grad)
+    assert torch.equal(modules[0].bias.grad, torch.zeros(5, dtype=torch.float64))
+
+
+def test_the_result_is_not_kept_for_the_backward():
+    """Of the batch only x and the convolution; eager keeps what batch norm gives as well."""
+    kept = []
+    modules, x, _ = Layer().modules(torch.float32)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        y = fused(Layer(), modules, x)
+    assert y.requires_grad
+    assert sorted(t.numel() for t in kept if t.dim() == 4 and t.shape[0] == 4) == [120, 288]
+
+
 @pytest.mark.parametrize("transposed", STRIDED)
 @pytest.mark.parametrize("activation", range(len(ACTIVATIONS)))
 def test_gradients_of_the_operators(transposed, activation):
-    """The public functions leave training to PyTorch; kernels of the backward will be held to this."""
     generator = torch.Generator().manual_seed(0)
 
     def numbers(*shape):
