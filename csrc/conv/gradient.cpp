@@ -20,7 +20,7 @@ struct Shape {
   explicit Shape(const WeightGradient<T>& a)
       : rows(kTiled ? over(a.height, kTile) : a.height),
         columns(kTiled ? over(a.width, kTile) : a.width),
-        big(up_to(kTaps * a.big_channels, kLanes<T> > kRows ? kLanes<T> : kRows)),
+        big(up_to(kTaps * a.big_channels, kHigh<T>)),
         small(up_to(a.small_channels, kColumns<T>)),
         groups(over(kTaps * a.big_channels, kRows)),
         panels(small / kColumns<T>),
@@ -56,14 +56,10 @@ int64_t scratch_size(const WeightGradient<T>& a) {
   return shape.big + shape.small;
 }
 
-// A vector of big channels into left [groups, products, positions, rows].
+// Where a big channel is in left [channels / high, products, positions, high].
 template <class T>
-inline void scatter(const typename Vector<T>::Lanes& lanes, int64_t channel, int64_t group_size, T* to) {
-  constexpr int kPiece = kLanes<T> < kRows ? kLanes<T> : kRows;
-  T values[kLanes<T>];
-  Vector<T>::store(lanes, values);
-  for (int i = 0; i < kLanes<T>; i += kPiece, channel += kPiece)
-    std::memcpy(to + channel / kRows * group_size + channel % kRows, values + i, kPiece * sizeof(T));
+inline int64_t place(int64_t channel, int64_t products, int64_t count) {
+  return channel / kHigh<T> * products * count * kHigh<T> + channel % kHigh<T>;
 }
 
 template <class T>
@@ -73,8 +69,7 @@ void gather_tile(const WeightGradient<T>& a, const Shape<T, true>& shape, int64_
   const int64_t in_image = shape.rows * shape.columns, image = tile / in_image,
                 row = tile % in_image / shape.columns * kTile, column = tile % shape.columns * kTile;
   const T* big = a.big + image * 4 * a.height * a.width * a.big_channels;
-  const int64_t group_size = kProducts * count * kRows;
-  for (int parity = 0; parity < 4; ++parity, left += shape.big / kRows * group_size) {
+  for (int parity = 0; parity < 4; ++parity, left += shape.big * kProducts * count) {
     const Window<T, kPoints> window(big, 2 * a.height, 2 * a.width, a.big_channels, 2 * row - parity / 2,
                                     2 * column - parity % 2, 2, zeros);
     for (int64_t channel = 0; channel < shape.big; channel += kLanes<T>) {
@@ -84,7 +79,8 @@ void gather_tile(const WeightGradient<T>& a, const Shape<T, true>& shape, int64_
       else
         transform_inputs<false, T>(window, channel, n, d);
 #pragma GCC unroll 25
-      for (int i = 0; i < kProducts; ++i) scatter<T>(d[i], channel, group_size, left + i * count * kRows);
+      for (int i = 0; i < kProducts; ++i)
+        Vector<T>::store(d[i], left + place<T>(channel, kProducts, count) + i * count * kHigh<T>);
     }
   }
   const Window<T, kTile> window(a.small + image * a.height * a.width * a.small_channels, a.height, a.width,
@@ -122,7 +118,7 @@ void gather_pixel(const WeightGradient<T>& a, const Shape<T, false>& shape, int6
   for (int64_t channel = 0; channel < shape.big; channel += kLanes<T>) {
     Lanes lanes;
     load(patch + channel, at - channel, lanes);
-    scatter<T>(lanes, channel, count * kRows, left);
+    Vector<T>::store(lanes, left + place<T>(channel, 1, count));
   }
   const T* small = a.small + pixel * a.small_channels;
   for (int64_t channel = 0; channel < shape.small; channel += kLanes<T>) {
@@ -132,7 +128,7 @@ void gather_pixel(const WeightGradient<T>& a, const Shape<T, false>& shape, int6
   }
 }
 
-// gathered: left [parts, groups, products, count, rows], then right [panels, products, count, columns].
+// gathered: left [parts, big / high, products, count, high], then right [panels, products, count, columns].
 template <class T, bool kTiled>
 void gather(const WeightGradient<T>& a, int64_t first, int64_t count, int64_t begin, int64_t end, T* scratch,
             T* gathered) {
@@ -140,7 +136,7 @@ void gather(const WeightGradient<T>& a, int64_t first, int64_t count, int64_t be
   T* right = gathered + count * shape.left_size;
   std::memset(scratch, 0, scratch_size<T, kTiled>(a) * sizeof(T));
   for (int64_t i = begin; i < end; ++i) {
-    T *left_row = gathered + i * kRows, *right_row = right + i * kColumns<T>;
+    T *left_row = gathered + i * kHigh<T>, *right_row = right + i * kColumns<T>;
     if constexpr (kTiled)
       gather_tile(a, shape, first + i, count, scratch, left_row, right_row);
     else
@@ -151,43 +147,61 @@ void gather(const WeightGradient<T>& a, int64_t first, int64_t count, int64_t be
 template <class T, bool kTiled>
 int64_t multiply_items(const WeightGradient<T>& a) {
   const Shape<T, kTiled> shape(a);
-  return shape.kParts * shape.panels * shape.groups;
+  return shape.panels * shape.groups;
 }
 
-// Writes, or adds to, the gradients of one big channel and a panel of small ones.
+// The gradients of a few big channels and a panel of small ones, taps [16, rows, columns].
 template <class T>
-void put(const WeightGradient<T>& a, int64_t big, int64_t panel, int tap, bool adds, const T* values) {
-  const int64_t first = panel * kColumns<T>, left = a.small_channels - first;
-  T* to = a.out.data + first * a.out.small + big * a.out.big + tap / 4 * a.out.row + tap % 4 * a.out.column;
-  for (int64_t i = 0; i < kColumns<T> && i < left; ++i, to += a.out.small) *to = adds ? *to + values[i] : values[i];
-}
+using Taps = T[16][kRows][kColumns<T>];
 
 // The 4 taps of a parity from products [products, rows, columns].
 template <class T>
-void finish_tiles(const WeightGradient<T>& a, int parity, int64_t group, int64_t panel, bool adds, const T* products) {
+void finish_tiles(int parity, const T* products, Taps<T>& taps) {
   using Lanes = typename Vector<T>::Lanes;
   constexpr int kSize = kRows * kColumns<T>;
-  for (int64_t r = 0; r < kRows && group * kRows + r < a.big_channels; ++r) {
-    T taps[4][kColumns<T>];
-    for (int v = 0; v < kWide; ++v) {
-      Lanes rows[2][kPoints], left, right;
+  for (int at = 0; at < kSize; at += kLanes<T>, products += kLanes<T>) {
+    Lanes rows[2][kPoints], left, right;
 #pragma GCC unroll 5
-      for (int j = 0; j < kPoints; ++j) {
-        Lanes p[kPoints];
+    for (int j = 0; j < kPoints; ++j) {
+      Lanes p[kPoints];
 #pragma GCC unroll 5
-        for (int i = 0; i < kPoints; ++i)
-          Vector<T>::load(products + (i * kPoints + j) * kSize + r * kColumns<T> + v * kLanes<T>, p[i]);
-        taps_of_points<T>(p[0], p[1], p[2], p[3], p[4], rows[0][j], rows[1][j]);
-      }
-      for (int t = 0; t < 2; ++t) {
-        taps_of_points<T>(rows[t][0], rows[t][1], rows[t][2], rows[t][3], rows[t][4], left, right);
-        Vector<T>::store(left, taps[2 * t] + v * kLanes<T>);
-        Vector<T>::store(right, taps[2 * t + 1] + v * kLanes<T>);
+      for (int i = 0; i < kPoints; ++i) Vector<T>::load(products + (i * kPoints + j) * kSize, p[i]);
+      taps_of_points<T>(p[0], p[1], p[2], p[3], p[4], rows[0][j], rows[1][j]);
+    }
+#pragma GCC unroll 2
+    for (int t = 0; t < 2; ++t) {
+      const int row = 4 * tap(false, parity / 2, t);
+      taps_of_points<T>(rows[t][0], rows[t][1], rows[t][2], rows[t][3], rows[t][4], left, right);
+      Vector<T>::store(left, taps[row + tap(false, parity % 2, 0)][0] + at);
+      Vector<T>::store(right, taps[row + tap(false, parity % 2, 1)][0] + at);
+    }
+  }
+}
+
+template <class T>
+void put(const WeightGradient<T>& a, int64_t group, int64_t panel, bool adds, const Taps<T>& taps) {
+  const int64_t big = group * kRows, small = panel * kColumns<T>;
+  for (int64_t c = 0; c < kColumns<T> && small + c < a.small_channels; ++c)
+    for (int64_t r = 0; r < kRows && big + r < a.big_channels; ++r) {
+      T* to = a.out.data + (small + c) * a.out.small + (big + r) * a.out.big;
+      for (int i = 0; i < 16; ++i) {
+        T& value = to[i / 4 * a.out.row + i % 4 * a.out.column];
+        value = adds ? value + taps[i][r][c] : taps[i][r][c];
       }
     }
-    for (int t = 0; t < 4; ++t)
-      put(a, group * kRows + r, panel, 4 * tap(false, parity / 2, t / 2) + tap(false, parity % 2, t % 2), adds,
-          taps[t]);
+}
+
+// Where rows are taps and big channels.
+template <class T>
+void put_rows(const WeightGradient<T>& a, int64_t group, int64_t panel, bool adds, const T* products) {
+  const int64_t small = panel * kColumns<T>;
+  for (int64_t r = 0; r < kRows && group * kRows + r < 16 * a.big_channels; ++r) {
+    const int64_t row = group * kRows + r, i = row / a.big_channels;
+    T* to = a.out.data + row % a.big_channels * a.out.big + i / 4 * a.out.row + i % 4 * a.out.column;
+    for (int64_t c = 0; c < kColumns<T> && small + c < a.small_channels; ++c) {
+      T& value = to[(small + c) * a.out.small];
+      value = adds ? value + products[r * kColumns<T> + c] : products[r * kColumns<T> + c];
+    }
   }
 }
 
@@ -195,21 +209,26 @@ template <class T, bool kTiled>
 void multiply_item(const WeightGradient<T>& a, int64_t first, int64_t count, int64_t item, const T* gathered) {
   const Shape<T, kTiled> shape(a);
   constexpr int64_t kMany = shape.kMany, kSize = kRows * kColumns<T>;
-  const int64_t group = item % shape.groups, panel = item / shape.groups % shape.panels,
-                part = item / shape.groups / shape.panels;
-  const T *left = gathered + (part * shape.big / kRows + group) * kMany * count * kRows,
+  const int64_t group = item % shape.groups, panel = item / shape.groups;
+  const T *left = gathered + place<T>(group * kRows, kMany, count),
           *right = gathered + count * shape.left_size + panel * kMany * count * kColumns<T>;
   alignas(64) T products[kMany * kSize];
-  for (int64_t i = 0; i < kMany; ++i)
-    multiply<T, Left::kColumns>(left + i * count * kRows, right + i * count * kColumns<T>, count, products + i * kSize);
+  const auto fill = [&](int64_t part) {
+    const T* of_part = left + part * shape.big * kMany * count;
+    for (int64_t i = 0; i < kMany; ++i)
+      multiply<T, Left::kColumns>(of_part + i * count * kHigh<T>, right + i * count * kColumns<T>, count,
+                                  products + i * kSize);
+  };
   if constexpr (kTiled) {
-    finish_tiles(a, static_cast<int>(part), group, panel, first > 0, products);
-  } else {
-    for (int64_t r = 0; r < kRows && group * kRows + r < 16 * a.big_channels; ++r) {
-      const int64_t row = group * kRows + r;
-      put(a, row % a.big_channels, panel, static_cast<int>(row / a.big_channels), first > 0,
-          products + r * kColumns<T>);
+    alignas(64) Taps<T> taps;
+    for (int parity = 0; parity < shape.kParts; ++parity) {
+      fill(parity);
+      finish_tiles<T>(parity, products, taps);
     }
+    put<T>(a, group, panel, first > 0, taps);
+  } else {
+    fill(0);
+    put_rows(a, group, panel, first > 0, products);
   }
 }
 

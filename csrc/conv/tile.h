@@ -21,18 +21,22 @@ inline int64_t over(int64_t n, int64_t d) { return (n + d - 1) / d; }
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t up_to(int64_t n, int64_t d) { return over(n, d) * d; }
 
-// How the left matrix [kRows, k] lies: by row inside of blocks of as many columns as a vector has lanes, or by column.
+// How the left matrix [kRows, k] lies: by row inside of blocks of as many columns as a vector has lanes, or by column,
+// in as many rows as fill a vector.
 enum class Left { kBlocks, kColumns };
+template <class T>
+constexpr int kHigh = kLanes<T> > kRows ? kLanes<T> : kRows;
 
 // out [kRows, wide * lanes] of left [kRows, k] and right [k, wide * lanes]; for blocks, k is a multiple of the lanes.
 template <class T, Left kLeft, int kSums = kWide>
 void multiply(const T* left, const T* right, int64_t k, T* out) {
   using V = Vector<T>;
   constexpr int kStep = kLeft == Left::kBlocks ? V::kLanes : 1;
+  constexpr int kNext = kLeft == Left::kBlocks ? V::kLanes * kRows : kHigh<T>;
   for (int64_t begin = 0; begin < k; begin += kChunk) {
     typename V::Lanes sums[kRows][kSums] = {};
     const int64_t end = begin + kChunk < k ? begin + kChunk : k;
-    for (int64_t j = begin; j < end; j += kStep, left += kStep * kRows) {
+    for (int64_t j = begin; j < end; j += kStep, left += kNext) {
 #pragma GCC unroll 4
       for (int step = 0; step < kStep; ++step, right += kSums * V::kLanes) {
         typename V::Lanes columns[kSums];
