@@ -21,6 +21,8 @@ from pygen.ops.mixture import em_statistics, responsibilities
 from pygen.ops.moments import count_categories, moments
 from pygen.ops.reparameterize import reparameterize_backward, reparameterize_forward
 from pygen.ops.sampling import pick, sample_gaussians
+from pygen.ops.strided_conv import ACTIVATIONS, strided_conv_act, strided_conv_act_backward
+from pygen.ops.strided_conv_bn import strided_conv_bn_act, strided_conv_bn_act_backward
 from pygen.ops.together import diagonal_em_of_each, full_em_of_each
 from pygen.ops.triangular import inverse_factors
 
@@ -98,6 +100,36 @@ def mixture(g: torch.Generator, dtype: torch.dtype, kind: str) -> Arguments:
 
 def diagonal(g: torch.Generator, dtype: torch.dtype) -> Arguments:
     return randn(g, N, D).to(dtype), 0.3 * randn(g, K, D), positive(g, K, D), randn(g, K)
+
+
+def layer(g: torch.Generator, dtype: torch.dtype, transposed: bool) -> Arguments:
+    """Pictures and a layer's weight; gradients, the result's shape, and what batch norm holds."""
+    x, weight = randn(g, 4, 19, 6, 10), 0.1 * randn(g, 19, 19, 4, 4)
+    sides = (12, 20) if transposed else (3, 5)
+    grad, z = randn(g, 4, 19, *sides), randn(g, 4, 19, *sides)
+    return tuple(t.to(dtype) for t in (x, weight, grad, z, positive(g, 2, 19), positive(g, 19)))
+
+
+def convolved(g: torch.Generator, dtype: torch.dtype, transposed: bool) -> Arguments:
+    x, weight, *_, bias = layer(g, dtype, transposed)
+    return x, weight, bias, transposed, ACTIVATIONS.index("leaky_relu"), 0.2
+
+
+def convolved_back(g: torch.Generator, dtype: torch.dtype, transposed: bool) -> Arguments:
+    x, weight, grad, y, *_ = layer(g, dtype, transposed)
+    return grad, x, weight, y, transposed, ACTIVATIONS.index("leaky_relu"), 0.2, True, True
+
+
+def normalised(g: torch.Generator, dtype: torch.dtype, transposed: bool) -> Arguments:
+    x, weight, *_, scale = layer(g, dtype, transposed)
+    return x, weight, scale, -scale, transposed, 2, 1e-5, ACTIVATIONS.index("relu"), 0.0
+
+
+def normalised_back(g: torch.Generator, dtype: torch.dtype, transposed: bool) -> Arguments:
+    x, weight, grad, z, spread, scale = layer(g, dtype, transposed)
+    statistics = spread - 1, spread
+    options = transposed, 2, 1e-5, ACTIVATIONS.index("tanh"), 0.0, True, True
+    return grad, x, weight, z, *statistics, scale, -scale, *options
 
 
 CASES = {
@@ -184,6 +216,18 @@ CASES = {
         closer, lambda g, t: (*clustered(g, t), 5 * positive(g, N), torch.zeros(K, N).double())
     ),
     "lloyd": Case(lloyd, lambda g, t: (*clustered(g, t), positive(g, N), 20, 0.0)),
+    **{
+        f"{operator.__name__}{' transposed' if transposed else ''}": Case(
+            operator, lambda g, t, make=make, transposed=transposed: make(g, t, transposed)
+        )
+        for operator, make in (
+            (strided_conv_act, convolved),
+            (strided_conv_act_backward, convolved_back),
+            (strided_conv_bn_act, normalised),
+            (strided_conv_bn_act_backward, normalised_back),
+        )
+        for transposed in (False, True)
+    },
     "inverse_factors": Case(inverse_factors, lambda g, t: (covariances(g),), (torch.float64,)),
 }
 EVERY = [pytest.param(name, t, id=f"{name}-{t}") for name, c in CASES.items() for t in c.dtypes]
