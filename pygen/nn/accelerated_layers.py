@@ -15,9 +15,12 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from pygen.nn.runs import altered
 from pygen.ops import conv_bn_act, conv_transpose_bn_act
+from pygen.ops.strided_conv import is_channels_last
 
 LINK = "_pygen_link"
 _MARK = "_pygen_mark"
+# On a tensor in the kernels' memory format, channels last, that would not be but for them.
+_INNER = "_pygen_inner"
 
 
 class Link:
@@ -30,10 +33,13 @@ class Link:
     ----------
     modules : tuple of nn.Module
         The convolution, and its followers in order.
+    is_between : bool
+        Whether only the next run sees the result, which then comes in the kernels' memory format.
     """
 
-    def __init__(self, modules: tuple[nn.Module, ...]) -> None:
+    def __init__(self, modules: tuple[nn.Module, ...], is_between: bool = False) -> None:
         self.references = tuple(weakref.ref(module) for module in modules)
+        self.is_between = is_between
         # The thread whose last result has not gone through the whole run.
         self.unfinished: int | None = None
 
@@ -44,10 +50,10 @@ class Link:
 
     # Copies and files hold the modules themselves, which become those of the copied network.
     def __getstate__(self) -> dict[str, Any]:
-        return {"modules": self.modules()}
+        return {"modules": self.modules(), "is_between": self.is_between}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["modules"])  # type: ignore[misc]
+        self.__init__(state["modules"], state["is_between"])  # type: ignore[misc]
 
 
 def _followers(convolution: nn.Module, x: Tensor) -> tuple[nn.Module, ...]:
@@ -86,12 +92,39 @@ def _start(convolution: nn.Module, followers: tuple[nn.Module, ...]) -> None:
         )
 
 
+def has_kernel(convolution: Any) -> bool:
+    """Whether it is DCGAN's: kernel 4, stride 2, padding 1."""
+    return bool(
+        (convolution.kernel_size, convolution.stride, convolution.padding)
+        == ((4, 4), (2, 2), (1, 1))
+        and (convolution.dilation, convolution.groups) == ((1, 1), 1)
+        and convolution.output_padding == (0, 0)
+    )
+
+
+def _contiguous(x: Tensor) -> Tensor:
+    """By its strides, too: a picture of one channel, or one pixel, has more than one format."""
+    return x.flatten().view(x.shape)
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return _contiguous(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def _outer(x: Tensor) -> Tensor:
+    """As it would be without the kernels' format."""
+    return _contiguous(x) if hasattr(x, _INNER) else x
+
+
 def _compute(
     convolution: Any, followers: tuple[nn.Module, ...], x: Tensor, **geometry: Any
 ) -> Tensor:
     """The result of a run, marked for the first follower."""
     link = convolution.__dict__[LINK]
     _start(convolution, followers)
+    is_inner = hasattr(x, _INNER)
+    if link.is_between and not (is_channels_last(x) or is_channels_last(convolution.weight)):
+        x, is_inner = _channels_last(x), True
     transposed = isinstance(convolution, nn.ConvTranspose2d)
     norm = followers[0] if isinstance(followers[0], nn.BatchNorm2d) else None
     y = (conv_transpose_bn_act if transposed else conv_bn_act)(
@@ -108,6 +141,10 @@ def _compute(
     )
     if norm is not None and _counts(norm):
         norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+    if is_inner and link.is_between:
+        setattr(y, _INNER, True)
+    elif is_inner:
+        y = _contiguous(y)
     link.unfinished = threading.get_ident()
     setattr(y, _MARK, (link, 1))
     return y
@@ -152,7 +189,7 @@ class AcceleratedConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         followers = _followers(self, input)
-        return _compute(self, followers, input) if followers else super().forward(input)
+        return _compute(self, followers, input) if followers else super().forward(_outer(input))
 
 
 class AcceleratedConvTranspose2d(nn.ConvTranspose2d):
@@ -163,7 +200,7 @@ class AcceleratedConvTranspose2d(nn.ConvTranspose2d):
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: A002
         followers = _followers(self, input) if output_size is None else ()
         if not followers:
-            return super().forward(input, output_size)
+            return super().forward(_outer(input), output_size)
         return _compute(self, followers, input, output_padding=self.output_padding)
 
 

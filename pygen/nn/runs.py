@@ -7,7 +7,7 @@ import inspect
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product, takewhile
 from typing import Any
 
@@ -34,11 +34,14 @@ class Run:
         Names of their classes.
     end : str
         Why the run does not go on.
+    heir : str
+        Name of the convolution that alone takes its result; empty if there is none.
     """
 
     names: tuple[str, ...]
     kinds: tuple[str, ...]
     end: str
+    heir: str = ""
 
     def __str__(self) -> str:
         members = zip(self.names, self.kinds, strict=True)
@@ -126,7 +129,7 @@ def find_runs(module: nn.Module) -> Report:
 def _common(runs: list[Run]) -> Run:
     """What a convolution's runs in several graphs start with."""
     if len({run.names for run in runs}) == 1:
-        return runs[0]
+        return runs[0] if len({run.heir for run in runs}) == 1 else replace(runs[0], heir="")
     columns = zip(*(run.names for run in runs), strict=False)
     n_equal = len(list(takewhile(lambda column: len(set(column)) == 1, columns)))
     end = "what follows differs between training, evaluation and optional arguments"
@@ -279,7 +282,16 @@ class _Calls:
                     node = after
                     modules.append(self.module(node))
             members = tuple(names[id(module)] for module in modules)
-            yield modules[0], Run(members, tuple(kind(m).__name__ for m in modules), end)
+            kinds = tuple(kind(module).__name__ for module in modules)
+            yield modules[0], Run(members, kinds, end, self.heir(node, names))
+
+    def heir(self, node: fx.Node, names: dict[int, str]) -> str:
+        """The name of the convolution that is the only one to take a call's result, or nothing."""
+        users = list(node.users)
+        if len(users) != 1 or users[0].op != "call_module":
+            return ""
+        module = self.module(users[0])
+        return names[id(module)] if isinstance(module, _CONVOLUTIONS) else ""
 
 
 def _obstacle(module: nn.Module) -> str:

@@ -12,10 +12,12 @@ from published_forms import CHANNELS, FORMS, LATENT, WIDTH, weights_init
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parametrizations
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import pygen
 from pygen.nn import accelerated
+from pygen.ops.strided_conv import is_channels_last
 
 
 @pytest.fixture
@@ -102,6 +104,42 @@ def test_memory_formats(pair, x):
     for each in (x, x.to(memory_format=torch.channels_last), x.transpose(2, 3), x[:, :, ::2]):
         agree(network, other, each)
         assert other(each).stride() == network(each).stride()
+    other[3].register_forward_hook(lambda module, x, y: None)
+    assert other[:4](x).stride() == network[:4](x).stride()
+
+
+class Formats(TorchDispatchMode):
+    """Of what the operators for DCGAN's convolutions are given."""
+
+    def __init__(self):
+        super().__init__()
+        self.channels_last = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == "pygen":
+            self.channels_last.append(is_channels_last(args[0]))
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_kernels_memory_format_between_runs_alone(training):
+    """Each layer would arrange its pictures anew, forward and backward."""
+    network = nn.Sequential(
+        *(nn.Conv2d(3, 8, 4, 2, 1), nn.ReLU(), nn.Conv2d(8, 9, 4, 2, 1), nn.BatchNorm2d(9)),
+        *(nn.Conv2d(9, 7, 4, 2, 1), nn.BatchNorm2d(7), nn.Tanh()),
+    )
+    other = pygen.accelerate(network, copy=True, verbose=False)
+    for each in (network, other):
+        each.train(training)
+    x = torch.randn(16, 3, 16, 16, generator=torch.Generator().manual_seed(2))
+    with Formats() as formats:
+        y = other(x)
+    assert formats.channels_last == [True, True, True]
+    assert y.stride() == network(x).stride()
+    gradient = torch.ones_like(y)
+    with Formats() as formats:
+        y.backward(gradient)
+    assert formats.channels_last == [False, True, True]
 
 
 def test_what_batch_norm_wants_to_know(pair):
