@@ -1,8 +1,6 @@
 // A block of four draws by one thread of a GPU, in any type.
 #pragma once
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
+#include "../real.cuh"
 #include "box_muller.h"
 #include "gaussian.h"
 
@@ -38,11 +36,6 @@ __device__ __forceinline__ void draw(State state, uint64_t block, double* out) {
   out[2] = b.cosine;
   out[3] = b.sine;
 }
-
-__device__ __forceinline__ void round_to(float x, float& y) { y = x; }
-__device__ __forceinline__ void round_to(double x, double& y) { y = x; }
-__device__ __forceinline__ void round_to(float x, __half& y) { y = __float2half_rn(x); }
-__device__ __forceinline__ void round_to(float x, __nv_bfloat16& y) { y = __float2bfloat16_rn(x); }
 
 template <bool kFast = false, class T>
 __device__ __forceinline__ void draw(State state, uint64_t block, T* out) {

@@ -1,6 +1,7 @@
 // The kernels of the gaussian family as their binding sees them: raw pointers, sizes, a stream.
 #pragma once
 #include "../philox.h"
+#include "../real.h"
 
 namespace pygen {
 
@@ -27,8 +28,6 @@ extern const NormalKernels kNormal;
 
 // The kernels for the best instruction set of this processor (ops.cpp).
 const NormalKernels& normal_kernels();
-
-enum class Real { kFloat, kDouble, kHalf, kBFloat16 };
 
 // cuda.cu: n draws into `out`, then advances the offset of `state` (seed, offset on the device), both on `stream`.
 // Returns the CUDA error's text, or null.

@@ -20,15 +20,6 @@ cudaError_t launch(void (*kernel)(const int64_t* state, Arguments arguments, int
   return cudaLaunchKernelEx(&config, kernel, state, arguments, n);
 }
 
-// Calls run(T()) for the type of that name.
-template <class Run>
-const char* with_type(Real dtype, const Run& run) {
-  return error_text(dtype == Real::kFloat    ? run(float())
-                    : dtype == Real::kDouble ? run(double())
-                    : dtype == Real::kHalf   ? run(__half())
-                                             : run(__nv_bfloat16()));
-}
-
 template <class T>
 Rows<T> rows(const void* data, int64_t stride) {
   return {static_cast<const T*>(data), stride};
@@ -45,7 +36,7 @@ const char* launch_reparameterize(const int64_t* state, const void* mu, int64_t 
     using Out = typename ItemTraits<T>::Out;
     const Reparameterization<T, Out> arguments = {rows<T>(mu, mu_stride), rows<T>(logvar, logvar_stride), columns,
                                                   static_cast<Out*>(z), static_cast<Out*>(kl)};
-    return launch<T>(reparameterize_kernel<T>, state, arguments, n, stream);
+    return error_text(launch<T>(reparameterize_kernel<T>, state, arguments, n, stream));
   });
 }
 
@@ -61,7 +52,7 @@ const char* launch_reparameterize_backward(const int64_t* state, const void* mu,
         rows<T>(mu, mu_stride),          rows<T>(logvar, logvar_stride),   columns,
         static_cast<const Out*>(grad_z), static_cast<const Out*>(grad_kl), static_cast<T*>(grad_mu),
         static_cast<T*>(grad_logvar)};
-    return launch<T>(reparameterize_backward_kernel<T>, state, arguments, n, stream);
+    return error_text(launch<T>(reparameterize_backward_kernel<T>, state, arguments, n, stream));
   });
 }
 

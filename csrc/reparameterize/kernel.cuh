@@ -24,11 +24,6 @@ struct ItemTraits<__half> {
 template <>
 struct ItemTraits<__nv_bfloat16> : ItemTraits<__half> {};
 
-__device__ __forceinline__ float widened(float x) { return x; }
-__device__ __forceinline__ double widened(double x) { return x; }
-__device__ __forceinline__ float widened(__half x) { return __half2float(x); }
-__device__ __forceinline__ float widened(__nv_bfloat16 x) { return __bfloat162float(x); }
-
 // The elements [first, last) of an item that belong to its row: all of them, except at the row's ends.
 struct Span {
   int first, last;

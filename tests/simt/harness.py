@@ -7,6 +7,7 @@ three modes: ``plain``, ``address`` (AddressSanitizer and UndefinedBehaviorSanit
 
 import contextlib
 import functools
+import hashlib
 import os
 import re
 import shutil
@@ -112,6 +113,16 @@ def _runtime(mode: str) -> tuple[Path, ...]:
     )
 
 
+def _object(source: Path, mode: str) -> Path:
+    """A source's object file, compiled once: copies of it that read the same are taken for it."""
+    options = ["-include", "simt_ptx.h", *_SANITIZERS[mode], "-x", "c++", source]
+    key = hashlib.sha256(mode.encode())
+    folder = Path(_folder().name)
+    key.update(_compile(["-E", "-P", *options], folder / "preprocessed").read_bytes())
+    name = folder / f"{source.stem}-{key.hexdigest()}.o"
+    return name if name.exists() else _compile(["-c", *options], name)
+
+
 class Program:
     """Host functions of CUDA sources, callable from Python.
 
@@ -154,8 +165,8 @@ class Program:
                 f"int main() {{ return simt::main({{{entries}}}); }}\n"
             )
             sources = [main, *(self.root / source for source in self.sources)]
-            options = [*_SANITIZERS[mode], "-include", "simt_ptx.h"]
-            arguments = [*options, "-x", "c++", *sources, "-x", "none", *_runtime(mode)]
+            objects = [_object(source, mode) for source in sources]
+            arguments = [*_SANITIZERS[mode], *objects, *_runtime(mode)]
             self._built[mode] = _compile(arguments, folder / mode)
         return self._built[mode]
 
