@@ -7,6 +7,8 @@
 
 #include <initializer_list>
 
+#include "real.h"
+
 // Lives in libtorch_cuda.so alone; weak, so that one binary also loads beside a CPU-only torch.
 extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device, void** stream);
 
@@ -18,6 +20,14 @@ using torch::stable::Tensor;
 template <class T>
 T* data(const Tensor& tensor) {
   return static_cast<T*>(tensor.data_ptr());
+}
+
+// One of the four that kernels have.
+inline Real real_of(ScalarType dtype) {
+  return dtype == ScalarType::Float    ? Real::kFloat
+         : dtype == ScalarType::Double ? Real::kDouble
+         : dtype == ScalarType::Half   ? Real::kHalf
+                                       : Real::kBFloat16;
 }
 
 inline void check_state(const Tensor& state) {

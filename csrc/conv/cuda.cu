@@ -16,7 +16,7 @@ Maps maps_of(int64_t batch, int64_t height, int64_t width, int64_t small, int64_
   return {batch, static_cast<int>(height), static_cast<int>(width), static_cast<int>(small), static_cast<int>(large)};
 }
 
-Activated<double> activated_by(int activation, double slope) { return {static_cast<Activation>(activation), slope}; }
+Activated<double> activated_by(int activation, double slope) { return {static_cast<Nonlinear>(activation), slope}; }
 
 int64_t size_of_real(Real dtype) { return dtype == Real::kDouble ? 8 : 4; }
 int64_t size_of_element(Real dtype) { return dtype == Real::kDouble ? 8 : dtype == Real::kFloat ? 4 : 2; }
@@ -142,7 +142,7 @@ const char* launch_conv_backward(const void* grad, const void* x, const void* we
                          eps,
                          activated};
   // Without norm and activation the gradient is what it was.
-  const bool changes = mean != nullptr || activated.function != Activation::kNone;
+  const bool changes = mean != nullptr || activated.function != Nonlinear::kNone;
   const void* before = changes ? w.before : grad;
   launch_norm_backward(norm, dtype, grad, from, w.slots, w.sums, changes ? w.before : nullptr, grad_norm_weight,
                        grad_bias, launch);

@@ -33,11 +33,11 @@ struct alignas(2 * sizeof(Real)) Sums {
   Real first, second;
 };
 
-enum class Activation { kNone, kRelu, kLeakyRelu, kTanh, kSigmoid };
+enum class Nonlinear { kNone, kRelu, kLeakyRelu, kTanh, kSigmoid };
 
 template <class Real>
 struct Activated {
-  Activation function;
+  Nonlinear function;
   Real slope;  // of the leaky one, at least 0
 };
 
@@ -53,15 +53,15 @@ __device__ __forceinline__ double root(double x) { return sqrt(x); }
 template <class Real>
 __device__ __forceinline__ Real activate(Real x, Activated<Real> a) {
   switch (a.function) {
-    case Activation::kNone:
+    case Nonlinear::kNone:
       return x;
-    case Activation::kRelu:
+    case Nonlinear::kRelu:
       return x < 0 ? Real{0} : x;  // NaN stays
-    case Activation::kLeakyRelu:
+    case Nonlinear::kLeakyRelu:
       return x > 0 ? x : x * a.slope;
-    case Activation::kTanh:
+    case Nonlinear::kTanh:
       return tangent(x);
-    case Activation::kSigmoid:
+    case Nonlinear::kSigmoid:
       return Real{1} / (Real{1} + exponential(-x));
   }
   return x;
@@ -71,15 +71,15 @@ __device__ __forceinline__ Real activate(Real x, Activated<Real> a) {
 template <class Real>
 __device__ __forceinline__ Real derivative(Real y, Activated<Real> a) {
   switch (a.function) {
-    case Activation::kNone:
+    case Nonlinear::kNone:
       return 1;
-    case Activation::kRelu:
+    case Nonlinear::kRelu:
       return y > 0 ? Real{1} : Real{0};
-    case Activation::kLeakyRelu:
+    case Nonlinear::kLeakyRelu:
       return y > 0 ? Real{1} : a.slope;
-    case Activation::kTanh:
+    case Nonlinear::kTanh:
       return 1 - y * y;
-    case Activation::kSigmoid:
+    case Nonlinear::kSigmoid:
       return y * (1 - y);
   }
   return 1;

@@ -105,12 +105,8 @@ Tensor uniform_cpu(const Tensor& state, const std::vector<int64_t>& size, Scalar
 Tensor normal_cuda(const Tensor& state, const std::vector<int64_t>& size, ScalarType dtype, bool fast) {
   const torch::stable::accelerator::DeviceGuard guard(state.get_device_index());
   Tensor out = empty_draws(state, size, dtype);
-  const Real real = dtype == ScalarType::Float    ? Real::kFloat
-                    : dtype == ScalarType::Double ? Real::kDouble
-                    : dtype == ScalarType::Half   ? Real::kHalf
-                                                  : Real::kBFloat16;
   const char* error = (fast ? launch_fast_normal : launch_normal)(
-      static_cast<int64_t*>(state.data_ptr()), out.data_ptr(), out.numel(), real, current_stream(state));
+      static_cast<int64_t*>(state.data_ptr()), out.data_ptr(), out.numel(), real_of(dtype), current_stream(state));
   STD_TORCH_CHECK(error == nullptr, "normal: ", error);
   return out;
 }

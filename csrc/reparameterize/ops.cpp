@@ -117,14 +117,6 @@ std::tuple<Tensor, Tensor> backward_cpu(const Tensor& state, const Tensor& mu_in
 }
 
 #ifdef PYGEN_WITH_CUDA
-Real real_of(const Tensor& x) {
-  const ScalarType dtype = x.scalar_type();
-  return dtype == ScalarType::Float    ? Real::kFloat
-         : dtype == ScalarType::Double ? Real::kDouble
-         : dtype == ScalarType::Half   ? Real::kHalf
-                                       : Real::kBFloat16;
-}
-
 std::tuple<Tensor, Tensor, Tensor> forward_cuda(const Tensor& state, const Tensor& mu_in, const Tensor& logvar_in) {
   check(state, mu_in, logvar_in);
   check_devices(state, {&mu_in, &logvar_in});
@@ -132,9 +124,9 @@ std::tuple<Tensor, Tensor, Tensor> forward_cuda(const Tensor& state, const Tenso
   const Tensor mu = with_whole_rows(mu_in), logvar = with_whole_rows(logvar_in);
   Tensor z = torch::stable::new_empty(mu, {mu.size(0), mu.size(1)}, real_type(mu)),
          kl = torch::stable::new_empty(mu, {mu.size(0)}, real_type(mu));
-  const char* error =
-      launch_reparameterize(data<int64_t>(state), mu.data_ptr(), mu.stride(0), logvar.data_ptr(), logvar.stride(0),
-                            mu.size(0), mu.size(1), real_of(mu), z.data_ptr(), kl.data_ptr(), current_stream(state));
+  const char* error = launch_reparameterize(data<int64_t>(state), mu.data_ptr(), mu.stride(0), logvar.data_ptr(),
+                                            logvar.stride(0), mu.size(0), mu.size(1), real_of(mu.scalar_type()),
+                                            z.data_ptr(), kl.data_ptr(), current_stream(state));
   STD_TORCH_CHECK(error == nullptr, "reparameterize_forward: ", error);
   return {z, kl, torch::stable::clone(state)};
 }
@@ -151,7 +143,7 @@ std::tuple<Tensor, Tensor> backward_cuda(const Tensor& state, const Tensor& mu_i
          grad_logvar = torch::stable::new_empty(mu, {mu.size(0), mu.size(1)});
   const char* error = launch_reparameterize_backward(data<int64_t>(state), mu.data_ptr(), mu.stride(0),
                                                      logvar.data_ptr(), logvar.stride(0), mu.size(0), mu.size(1),
-                                                     real_of(mu), grad_z.data_ptr(), grad_kl.data_ptr(),
+                                                     real_of(mu.scalar_type()), grad_z.data_ptr(), grad_kl.data_ptr(),
                                                      grad_mu.data_ptr(), grad_logvar.data_ptr(), current_stream(state));
   STD_TORCH_CHECK(error == nullptr, "reparameterize_backward: ", error);
   return {grad_mu, grad_logvar};

@@ -178,8 +178,6 @@ Tensor sample_gaussians_cpu(const Tensor& state, const Tensor& index_in, const T
 }
 
 #ifdef PYGEN_WITH_CUDA
-Real real_of(const Tensor& x) { return x.scalar_type() == ScalarType::Float ? Real::kFloat : Real::kDouble; }
-
 // The elements in their order, and where each stood.
 std::tuple<Tensor, Tensor> sorted(const Tensor& index) {
   StableIValue stack[] = {torch::stable::detail::from(index), torch::stable::detail::from(std::optional<bool>(true)),
@@ -196,7 +194,7 @@ Tensor sample_gaussians_cuda(const Tensor& state, const Tensor& index_in, const 
   const Tensor index = torch::stable::contiguous(index_in), means = torch::stable::contiguous(means_in),
                scales = torch::stable::contiguous(scales_in);
   const int64_t n = index.size(0), columns = means.size(1), components = means.size(0), n_scales = scales.size(0);
-  const Real dtype = real_of(means);
+  const Real dtype = real_of(means.scalar_type());
   Tensor out = torch::stable::new_empty(means, {n, columns});
   if (out.numel() == 0) return out;
   if (components == 0) throw std::out_of_range("index must lie in [0, K), got rows of no component: K is 0.");
