@@ -3,6 +3,9 @@
 // height x width with `small` channels, the large one twice that with `large`. `transposed`: x is the small one. The
 // weight is [small, 16, large]. Statistics and batch norm's parameters are float, or double if dtype is. Functions give
 // an error's text or null.
+//
+// float is as exact as float is, whether PyTorch allows TF32 or not: three TF32 products make one, where its own
+// convolutions would take one.
 #pragma once
 #include <cstdint>
 

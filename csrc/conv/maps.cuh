@@ -27,6 +27,27 @@ struct ComputedIn<double> {
 template <class T>
 using Computed = typename ComputedIn<T>::Type;
 
+// kSize elements at once: 16 bytes, or one where channels are not multiples of that.
+template <class T, int kSize>
+struct alignas(kSize * sizeof(T)) Several {
+  T values[kSize];
+};
+
+template <class T, int kSize>
+__device__ __forceinline__ void load_several(const T* from, Computed<T> (&to)[kSize]) {
+  const Several<T, kSize> loaded = *reinterpret_cast<const Several<T, kSize>*>(from);
+#pragma unroll
+  for (int i = 0; i < kSize; ++i) to[i] = widened(loaded.values[i]);
+}
+
+template <class T, int kSize>
+__device__ __forceinline__ void store_several(const Computed<T> (&from)[kSize], T* to) {
+  Several<T, kSize> rounded;
+#pragma unroll
+  for (int i = 0; i < kSize; ++i) round_to(from[i], rounded.values[i]);
+  *reinterpret_cast<Several<T, kSize>*>(to) = rounded;
+}
+
 // Two sums of a channel, or the mean and the sum of squared differences from it.
 template <class Real>
 struct alignas(2 * sizeof(Real)) Sums {

@@ -8,27 +8,6 @@ namespace pygen {
 
 constexpr int kNormThreads = 256;
 
-// kSize elements at once: 16 bytes, or one where channels are not multiples of that.
-template <class T, int kSize>
-struct alignas(kSize * sizeof(T)) Several {
-  T values[kSize];
-};
-
-template <class T, int kSize>
-__device__ __forceinline__ void load_several(const T* from, Computed<T> (&to)[kSize]) {
-  const Several<T, kSize> loaded = *reinterpret_cast<const Several<T, kSize>*>(from);
-#pragma unroll
-  for (int i = 0; i < kSize; ++i) to[i] = widened(loaded.values[i]);
-}
-
-template <class T, int kSize>
-__device__ __forceinline__ void store_several(const Computed<T> (&from)[kSize], T* to) {
-  Several<T, kSize> rounded;
-#pragma unroll
-  for (int i = 0; i < kSize; ++i) round_to(from[i], rounded.values[i]);
-  *reinterpret_cast<Several<T, kSize>*>(to) = rounded;
-}
-
 // A block's threads are [pixels, channels / kSize], or so many of these; blocks are [chunks of pixels, parts,
 // channels].
 struct Walk {
@@ -76,7 +55,7 @@ __device__ __forceinline__ ChannelNorm<Real> channel_norm(const Norm<Real>& n, i
 
 // y = activation(norm(z)).
 template <class T, int kSize>
-__global__ void __launch_bounds__(kNormThreads)
+__global__ void __launch_bounds__(kNormThreads, 3)
     normalise_kernel(Walk w, Norm<Computed<T>> norm, Activated<Computed<T>> activated, const T* __restrict__ z,
                      T* __restrict__ y) {
   using Real = Computed<T>;
@@ -105,7 +84,7 @@ struct Backward {
 // Sums over a block's pixels: of the gradient before the activation, and of its product with the normalised z. To
 // sums [parts, chunks, channels]. Without a norm the gradient itself is written where `before` is not null.
 template <class T, int kSize, bool kNorm>
-__global__ void __launch_bounds__(kNormThreads)
+__global__ void __launch_bounds__(kNormThreads, 2)
     gradient_sums_kernel(Walk w, Backward<T> a, T* __restrict__ before, Sums<Computed<T>>* __restrict__ sums) {
   using Real = Computed<T>;
   struct Shared {
@@ -152,7 +131,7 @@ __global__ void __launch_bounds__(kNormThreads)
 
 // The gradient before batch norm: its share of a part's sums [parts, channels] is taken off.
 template <class T, int kSize>
-__global__ void __launch_bounds__(kNormThreads)
+__global__ void __launch_bounds__(kNormThreads, 2)
     gradient_kernel(Walk w, Backward<T> a, const Sums<Computed<T>>* __restrict__ sums, T* __restrict__ before) {
   using Real = Computed<T>;
   const int channel = first_channel_of_thread<kSize>();
@@ -205,7 +184,7 @@ __device__ __forceinline__ void merge(double (&values)[3]) {
 
 // The mean and the biased variance of a part's channels from those of its tiles. A slot is a tile's and a parity's.
 template <class Real>
-__global__ void __launch_bounds__(kMergeThreads)
+__global__ void __launch_bounds__(kMergeThreads, 2)
     merge_statistics_kernel(const Sums<Real>* __restrict__ slots, Tiling tiling, int parities, int channels,
                             Real* __restrict__ mean, Real* __restrict__ variance) {
   const int channel = static_cast<int>(blockIdx.x) * kMergeChannels + threadIdx.x % kMergeChannels;
@@ -234,7 +213,7 @@ __global__ void __launch_bounds__(kMergeThreads)
 
 // Sums of the parts [parts, channels], and over all of them: first to `bias`, second, unless that is null, to `weight`.
 template <class Real, class Out>
-__global__ void __launch_bounds__(kMergeThreads)
+__global__ void __launch_bounds__(kMergeThreads, 2)
     merge_sums_kernel(const Sums<Real>* __restrict__ slots, int64_t n, int64_t parts, int channels,
                       Sums<Real>* __restrict__ of_parts, Out* __restrict__ weight, Out* __restrict__ bias) {
   const int channel = static_cast<int>(blockIdx.x) * kMergeChannels + threadIdx.x % kMergeChannels;

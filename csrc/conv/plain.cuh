@@ -55,7 +55,7 @@ struct MapOf {
 };
 
 template <class T, bool kUp>
-__global__ void __launch_bounds__(PlainTile<Computed<T>>::kThreads) plain_map_kernel(MapOf<T> a) {
+__global__ void __launch_bounds__(PlainTile<Computed<T>>::kThreads, 2) plain_map_kernel(MapOf<T> a) {
   using Real = Computed<T>;
   using Tile = PlainTile<Real>;
   using To = Direction<kUp>;
@@ -122,7 +122,7 @@ struct WeightOf {
 };
 
 template <class T>
-__global__ void __launch_bounds__(PlainTile<Computed<T>>::kThreads) plain_weight_kernel(WeightOf<T> a) {
+__global__ void __launch_bounds__(PlainTile<Computed<T>>::kThreads, 2) plain_weight_kernel(WeightOf<T> a) {
   using Real = Computed<T>;
   using Tile = PlainTile<Real>;
   using Down = Direction<false>;

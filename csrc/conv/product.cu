@@ -16,7 +16,7 @@ template <>
 struct Shapes<float> {
   using Large = TileShape<float, 128, 64, 32, 32, 3, 2>;
   using Narrow = Large;
-  using Small = TileShape<float, 64, 64, 32, 32, 3, 4>;
+  using Small = TileShape<float, 64, 64, 32, 32, 3, 3>;
 };
 
 struct Size {
@@ -70,13 +70,16 @@ void run_weight(const WeightOf<T>& a, const WeightPlan& plan, Launcher& launch) 
     launch(plain_weight_kernel<T>, grid, PlainTile<float>::kThreads, 0, a);
     return;
   }
-  if constexpr (sizeof(T) < 8)
-    with_shape<T>(plan.product, [&](auto shape) {
+  if constexpr (sizeof(T) < 8) {
+    const auto run = [&](auto shape) {
       using Shape = decltype(shape);
-      const int64_t tiles = divided(a.maps.small, Shape::kRows) * divided(a.maps.large, Shape::kColumns) * kTaps;
+      const int64_t tiles =
+          divided(a.maps.small, Shape::kRows) * divided(int64_t{kTaps} * a.maps.large, Shape::kColumns);
       launch(weight_kernel<Shape>, dim3(static_cast<unsigned>(tiles), splits), Shape::kThreads,
              Shape::kStages * sizeof(Stage<Shape, false, false>), a);
-    });
+    };
+    plan.product == Product::kLarge ? run(typename Shapes<T>::Large()) : run(typename Shapes<T>::Small());
+  }
 }
 
 }  // namespace
@@ -102,13 +105,9 @@ WeightPlan plan_weight(const Maps& maps, Real dtype, int multiprocessors) {
   constexpr int64_t kLeast = 512, kUnit = 32, kMost = 64;  // pixels of a split, in what multiples, splits
   const int64_t pixels = maps.batch * maps.height * maps.width;
   const bool plain = !on_tensor_cores(maps, dtype);
-  const Product product = plain                                ? Product::kPlain
-                          : maps.small > 64 && maps.large > 64 ? Product::kLarge
-                          : maps.small > 64                    ? Product::kNarrow
-                                                               : Product::kSmall;
+  const Product product = plain ? Product::kPlain : maps.small > 64 ? Product::kLarge : Product::kSmall;
   const Size size = size_of(product, dtype);
-  const int64_t columns =
-      plain ? divided(int64_t{kTaps} * maps.large, size.columns) : kTaps * divided(maps.large, size.columns);
+  const int64_t columns = divided(int64_t{kTaps} * maps.large, size.columns);
   const int64_t wanted = divided(2 * multiprocessors, divided(maps.small, size.rows) * columns);
   const int64_t room = divided(pixels, kLeast), most = room < kMost ? room : kMost;
   const int64_t split = divided(divided(pixels, wanted < most ? wanted : most), kUnit) * kUnit;

@@ -5,22 +5,15 @@
 
 namespace pygen {
 
-// A value and the next column's.
 __device__ __forceinline__ void store_two(float* to, float x, float y) {
   *reinterpret_cast<float2*>(to) = make_float2(x, y);
-}
-__device__ __forceinline__ void store_two(__half* to, float x, float y) {
-  *reinterpret_cast<uint32_t*>(to) = pack_half(x, y);
-}
-__device__ __forceinline__ void store_two(__nv_bfloat16* to, float x, float y) {
-  *reinterpret_cast<uint32_t*>(to) = pack_bf16(x, y);
 }
 
 // What a block puts together once the stages are read.
 template <class Shape>
 struct Outcome {
   static constexpr int kPitch = Shape::kColumns + 8;
-  typename Shape::T values[Shape::kRows * kPitch];
+  float values[Shape::kRows * kPitch];
   float sums[Shape::kRowWarps][Shape::kColumns], squares[Shape::kRowWarps][Shape::kColumns];
 };
 
@@ -30,11 +23,27 @@ union MapMemory {
   Outcome<Shape> outcome;
 };
 
-// Pixels of the source that a tile's rows begin at.
+// Where the source has what a row of the tile takes.
 struct Origin {
-  int64_t at;       // in elements, of tap 0 and channel 0
-  int row, column;  // of the map; far outside for what is no row
+  int64_t at;     // the first tap's first channel, in elements
+  unsigned taps;  // bits: those that lie inside of the map
 };
+
+template <bool kUp>
+__device__ __forceinline__ Origin origin_of(const Maps& m, int64_t pixel, int parity) {
+  using To = Direction<kUp>;
+  const int height = To::source_height(m), width = To::source_width(m);
+  const Pixel p = pixel_at(m, pixel);
+  unsigned taps = 0;
+  for (int tap = 0; tap < To::kSourceTaps; ++tap) {
+    const int row = To::kStride * p.row + To::row_offset(tap, parity);
+    const int column = To::kStride * p.column + To::column_offset(tap, parity);
+    if (row >= 0 && row < height && column >= 0 && column < width) taps |= 1u << tap;
+  }
+  const int row = To::kStride * p.row + To::row_offset(0, parity);
+  const int column = To::kStride * p.column + To::column_offset(0, parity);
+  return {((p.image * height + row) * width + column) * To::source_channels(m), taps};
+}
 
 template <class Shape>
 using ColumnSums = float[Shape::kRowWarps][Shape::kColumns];
@@ -86,14 +95,12 @@ __device__ __forceinline__ void take_statistics(const Accumulators<Shape>& sums,
 // Blocks of the same pixels are neighbours, which find them in the second-level cache.
 template <class Shape, bool kUp>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks) map_kernel(MapOf<typename Shape::T> a) {
-  using T = typename Shape::T;
   using To = Direction<kUp>;
   using StageOf = Stage<Shape, true, !kUp>;
   using Rows = decltype(StageOf::a);
   using Columns = decltype(StageOf::b);
   MapMemory<Shape, kUp>& memory = *shared_memory<MapMemory<Shape, kUp>>();
   const int channels = To::channels(a.maps), source = To::source_channels(a.maps);
-  const int height = To::source_height(a.maps), width = To::source_width(a.maps);
   const unsigned tiles = (channels + Shape::kColumns - 1) / Shape::kColumns;
   const int first_channel = static_cast<int>(blockIdx.x % tiles) * Shape::kColumns;
   const int parity = static_cast<int>(blockIdx.x / tiles % To::kParities);
@@ -105,43 +112,45 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks) map_kernel(Ma
 #pragma unroll
   for (int i = 0; i < Rows::kEach; ++i) {
     const int line = Rows::line(i);
-    const bool inside = line < rows.count;
-    const Pixel p = pixel_at(a.maps, rows.first + (inside ? line : 0));
-    const int row = To::kStride * p.row + To::row_offset(0, parity);
-    const int column = To::kStride * p.column + To::column_offset(0, parity);
-    origins[i] = {((p.image * height + row) * width + column) * source + Rows::quad(), inside ? row : -8, column};
+    if (line < rows.count)
+      origins[i] = origin_of<kUp>(a.maps, rows.first + line, parity);
+    else
+      origins[i] = {0, 0};
   }
 
-  int tap = 0, channel = 0;  // of the slice that is loaded next
-  const auto load = [&](int64_t, StageOf& stage) {
+  // Of what this thread loads next of its rows. Up, a slice has one tap, so that its lines are channels of the source;
+  // down, what is common are channels of one tap after another, as the weight has them.
+  int tap = kUp ? 0 : Rows::quad() / source, channel = kUp ? Rows::quad() : Rows::quad() % source;
+  const int taps_on = kUp ? 0 : Shape::kDepth / source, channels_on = kUp ? Shape::kDepth : Shape::kDepth % source;
+  const int64_t weights = int64_t{kTaps} * source;  // of a channel, down
+  const auto load = [&](int64_t slice, StageOf& stage) {
     const int down = To::row_offset(tap, parity) - To::row_offset(0, parity);
     const int right = To::column_offset(tap, parity) - To::column_offset(0, parity);
-    const int64_t away = (int64_t{down} * width + right) * source + channel;
+    const int64_t away = (int64_t{down} * To::source_width(a.maps) + right) * source + channel;
 #pragma unroll
     for (int i = 0; i < Rows::kEach; ++i) {
-      const int row = origins[i].row + down, column = origins[i].column + right;
-      const bool inside = static_cast<unsigned>(row) < static_cast<unsigned>(height) &&
-                          static_cast<unsigned>(column) < static_cast<unsigned>(width) &&
-                          channel + Rows::quad() < source;
+      const bool inside = channel < source && origins[i].taps >> tap & 1;
       cp_async<16>(stage.a.at(i), a.from + (inside ? origins[i].at + away : 0), inside);
     }
+    const int64_t first = kUp ? channel - Rows::quad() : slice * Shape::kDepth;  // of what is common
     const int64_t weight_tap = To::weight_tap(tap, parity);
 #pragma unroll
     for (int i = 0; i < Columns::kEach; ++i) {
-      // Up, a line is a channel of the source, else one of the result.
       const int64_t to = first_channel + (kUp ? Columns::quad() : Columns::line(i));
-      const int64_t from = channel + (kUp ? Columns::line(i) : Columns::quad());
-      const bool inside = to < channels && from < source;
-      const int64_t at = kUp ? (from * kTaps + weight_tap) * channels + to : (to * kTaps + weight_tap) * source + from;
+      const int64_t from = first + (kUp ? Columns::line(i) : Columns::quad());
+      const bool inside = to < channels && from < (kUp ? source : weights);
+      const int64_t at = kUp ? (from * kTaps + weight_tap) * channels + to : to * weights + from;
       cp_async<16>(stage.b.at(i), a.weight + (inside ? at : 0), inside);
     }
-    channel += Shape::kDepth;
-    if (channel >= source) {
-      channel = 0;
+    tap += taps_on;
+    channel += channels_on;
+    if (channel - (kUp ? Rows::quad() : 0) >= source) {
+      channel = kUp ? Rows::quad() : channel - source;
       ++tap;
     }
   };
-  const int64_t slices = int64_t{To::kSourceTaps} * ((source + Shape::kDepth - 1) / Shape::kDepth);
+  const int64_t common = kUp ? source : weights, in_slices = (common + Shape::kDepth - 1) / Shape::kDepth;
+  const int64_t slices = kUp ? To::kSourceTaps * in_slices : in_slices;
   Accumulators<Shape> sums = {};
   multiply_all<Shape>(memory.stages, slices, warp, load, sums);
   cp_async_wait<0>();
@@ -152,26 +161,24 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks) map_kernel(Ma
     take_statistics<Shape>(sums, warp, rows.count, channels - first_channel, outcome,
                            a.statistics + (tile * To::kParities + parity) * channels + first_channel);
 #pragma unroll
-  for (int j = 0; j < Shape::kFragmentColumns; ++j) {
-    const int column = warp.column + 8 * j + warp.lane % 4 * 2;
-    float bias[2] = {};
-    if (a.bias && first_channel + column < channels)
-      for (int side = 0; side < 2; ++side) bias[side] = widened(a.bias[first_channel + column + side]);
+  for (int i = 0; i < 2 * Shape::kFragmentRows; ++i)
 #pragma unroll
-    for (int i = 0; i < 2 * Shape::kFragmentRows; ++i) {
-      const float* pair = sums[i / 2][j] + i % 2 * 2;
-      store_two(outcome.values + (warp.row + 8 * i + warp.lane / 4) * Outcome<Shape>::kPitch + column,
-                activate(pair[0] + bias[0], a.activated), activate(pair[1] + bias[1], a.activated));
-    }
-  }
+    for (int j = 0; j < Shape::kFragmentColumns; ++j)
+      store_two(outcome.values + (warp.row + 8 * i + warp.lane / 4) * Outcome<Shape>::kPitch + warp.column + 8 * j +
+                    warp.lane % 4 * 2,
+                sums[i / 2][j][i % 2 * 2], sums[i / 2][j][i % 2 * 2 + 1]);
   __syncthreads();
-  constexpr int kQuads = Shape::kColumns / Shape::kQuad;
-  for (int i = threadIdx.x; i < rows.count * kQuads; i += Shape::kThreads) {
-    const int row = i / kQuads, column = i % kQuads * Shape::kQuad;
-    if (first_channel + column >= channels) continue;
-    T* to = a.to + To::target(a.maps, rows.first + row, parity) * channels + first_channel + column;
-    *reinterpret_cast<int4*>(to) =
-        *reinterpret_cast<const int4*>(outcome.values + row * Outcome<Shape>::kPitch + column);
+  constexpr int kQuads = Shape::kColumns / Shape::kQuad, kRowsAtOnce = Shape::kThreads / kQuads;
+  const int column = static_cast<int>(threadIdx.x) % kQuads * Shape::kQuad;
+  if (first_channel + column >= channels) return;
+  float bias[Shape::kQuad] = {};
+  for (int i = 0; a.bias && i < Shape::kQuad; ++i) bias[i] = widened(a.bias[first_channel + column + i]);
+  for (int row = threadIdx.x / kQuads; row < rows.count; row += kRowsAtOnce) {
+    float values[Shape::kQuad];
+#pragma unroll
+    for (int i = 0; i < Shape::kQuad; ++i)
+      values[i] = activate(outcome.values[row * Outcome<Shape>::kPitch + column + i] + bias[i], a.activated);
+    store_several(values, a.to + To::target(a.maps, rows.first + row, parity) * channels + first_channel + column);
   }
 }
 
@@ -195,7 +202,7 @@ __device__ __forceinline__ void step(const Maps& m, const Stride& by, Pixel& p) 
   }
 }
 
-// A block has small and large channels of one tap, and a part of the pixels.
+// A block has small channels, large channels of one tap after another, and a part of the pixels.
 template <class Shape>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks) weight_kernel(WeightOf<typename Shape::T> a) {
   using Down = Direction<false>;
@@ -203,12 +210,16 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks) weight_kernel
   using Small = decltype(StageOf::a);
   using Large = decltype(StageOf::b);
   StageOf* stages = shared_memory<StageOf>();
-  const unsigned tiles = (a.maps.large + Shape::kColumns - 1) / Shape::kColumns;
-  const int first_large = static_cast<int>(blockIdx.x % tiles) * Shape::kColumns;
-  const int tap = static_cast<int>(blockIdx.x / tiles % kTaps);
-  const int first_small = static_cast<int>(blockIdx.x / (tiles * kTaps)) * Shape::kRows;
+  const int64_t columns = int64_t{kTaps} * a.maps.large;
+  const unsigned tiles = static_cast<unsigned>((columns + Shape::kColumns - 1) / Shape::kColumns);
+  const int64_t first_column = int64_t{blockIdx.x % tiles} * Shape::kColumns;
+  const int first_small = static_cast<int>(blockIdx.x / tiles) * Shape::kRows;
   const int64_t begin = blockIdx.y * a.split, left = a.pixels - begin, n = left < a.split ? left : a.split;
   const Warp warp = this_warp<Shape>();
+  const int64_t column = first_column + Large::quad();  // all that this thread loads
+  const int tap = column < columns ? static_cast<int>(column / a.maps.large) : 0;
+  const int channel = static_cast<int>(column % a.maps.large);
+  const int down = Down::row_offset(tap, 0), right = Down::column_offset(tap, 0);
 
   Pixel pixels[Large::kEach];
 #pragma unroll
@@ -227,11 +238,10 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks) weight_kernel
 #pragma unroll
     for (int i = 0; i < Large::kEach; ++i) {
       Pixel& p = pixels[i];
-      const int row = 2 * p.row + Down::row_offset(tap, 0), column = 2 * p.column + Down::column_offset(tap, 0);
-      const int channel = first_large + Large::quad();
-      const bool inside = first + Large::line(i) < n && row >= 0 && row < 2 * a.maps.height && column >= 0 &&
-                          column < 2 * a.maps.width && channel < a.maps.large;
-      const int64_t at = ((p.image * 2 * a.maps.height + row) * 2 * a.maps.width + column) * a.maps.large + channel;
+      const int row = 2 * p.row + down, at_column = 2 * p.column + right;
+      const bool inside = column < columns && first + Large::line(i) < n && row >= 0 && row < 2 * a.maps.height &&
+                          at_column >= 0 && at_column < 2 * a.maps.width;
+      const int64_t at = ((p.image * 2 * a.maps.height + row) * 2 * a.maps.width + at_column) * a.maps.large + channel;
       cp_async<16>(stage.b.at(i), a.large + (inside ? at : 0), inside);
       step(a.maps, stride, p);
     }
@@ -240,13 +250,13 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks) weight_kernel
   multiply_all<Shape>(stages, (n + Shape::kDepth - 1) / Shape::kDepth, warp, load, sums);
 #pragma unroll
   for (int i = 0; i < 2 * Shape::kFragmentRows; ++i) {
-    const int64_t channel = first_small + warp.row + 8 * i + warp.lane / 4;
-    if (channel >= a.maps.small) continue;
-    float* to = a.parts + ((blockIdx.y * a.maps.small + channel) * kTaps + tap) * a.maps.large;
+    const int64_t small = first_small + warp.row + 8 * i + warp.lane / 4;
+    if (small >= a.maps.small) continue;
+    float* to = a.parts + (blockIdx.y * a.maps.small + small) * columns;
 #pragma unroll
     for (int j = 0; j < Shape::kFragmentColumns; ++j) {
-      const int column = first_large + warp.column + 8 * j + warp.lane % 4 * 2;
-      if (column < a.maps.large) store_two(to + column, sums[i / 2][j][i % 2 * 2], sums[i / 2][j][i % 2 * 2 + 1]);
+      const int64_t at = first_column + warp.column + 8 * j + warp.lane % 4 * 2;
+      if (at < columns) store_two(to + at, sums[i / 2][j][i % 2 * 2], sums[i / 2][j][i % 2 * 2 + 1]);
     }
   }
 }

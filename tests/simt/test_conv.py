@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from harness import RUNS, Program
+from harness import Program
 from torch.nn import functional as F
 
 FUNCTIONS = BYTES, BACKWARD_BYTES, ACT, BN_ACT, BACKWARD = tuple(
@@ -211,7 +211,8 @@ def exercise(program, **options):
     for transposed in (False, True):
         p = Problem(2, 2, 5, 3, 2, transposed, torch.float32)
         check_bn(program, p, n_batches=2, **options)
-    check_act(program, Problem(3, 5, 5, 40, 8, True, torch.bfloat16), "tanh", **options)
+    # Four slices: the last is read where results are put together.
+    check_bn(program, Problem(2, 5, 7, 16, 8, True, torch.float32), **options)
 
 
 # Odd numbers of channels; whole tiles and parts of them; one pixel; more channels than a tile has.
@@ -219,12 +220,14 @@ SIZES = [(2, 3, 5, 3, 2), (2, 5, 7, 24, 16), (3, 1, 1, 8, 80), (1, 2, 3, 72, 8)]
 RACY = [(2, 2, 3, 5, 3), (2, 3, 5, 16, 8)]
 
 
-def in_modes(cases, racy):
-    """Under ThreadSanitizer, which is slow, those that keep all warps busy."""
-    return [(*run, case) for run in RUNS for case in (racy if run[0] == "thread" else cases)]
+# ThreadSanitizer is slow: what keeps all warps busy. What finds wrong results alone runs in the tests below.
+RUNS = [
+    *(("address", True, sizes) for sizes in SIZES),
+    *(("thread", False, sizes) for sizes in RACY),
+]
 
 
-@pytest.mark.parametrize(("mode", "backwards", "sizes"), in_modes(SIZES, RACY))
+@pytest.mark.parametrize(("mode", "backwards", "sizes"), RUNS)
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_kernels_are_the_operators(dtype, transposed, sizes, backwards, mode):
@@ -234,7 +237,7 @@ def test_kernels_are_the_operators(dtype, transposed, sizes, backwards, mode):
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
 def test_activations(dtype, activation):
     options = {"taps_last": activation != "relu", "affine": activation != "tanh"}
     p = Problem(4, 2, 3, 8, 16, True, dtype)
