@@ -67,6 +67,27 @@ EXPECTED = {
     "(split_means_kernel<float>|posterior_kernel|total_kernel|compact_kernel|sum_parts_kernel)": {},
     "(best|candidates|diagonal_factor)_kernel": {},
     "eliminate_kernel<(true|false)>": {"tensor": 16},
+    "map_kernel<TileShape<(__half|__nv_bfloat16), .*>, (true|false)>": {
+        "loads": 8,
+        "stores": 1,
+        "shared loads": 14,
+        "tensor": 16,
+    },
+    "map_kernel<TileShape<float, .*>, (true|false)>": {"loads": 8, "stores": 1, "tensor": 24},
+    "weight_kernel<TileShape<(__half|__nv_bfloat16), .*> ?>": {
+        "loads": 8,
+        "shared loads": 8,
+        "tensor": 16,
+    },
+    "weight_kernel<TileShape<float, .*> ?>": {"loads": 8, "tensor": 24},
+    "plain_(map|weight)_kernel<.*>": {},
+    "normalise_kernel<.*, [248]>": {"loads": 1, "stores": 1},
+    "gradient_sums_kernel<.*, [248], true>": {"loads": 2},
+    "gradient_sums_kernel<.*, [248], false>": {"loads": 2, "stores": 1},
+    "gradient_kernel<.*, [248]>": {"loads": 2, "stores": 1},
+    "(normalise|gradient_sums|gradient)_kernel<.*, 1(, (true|false))?>": {},
+    "merge_statistics_kernel<(float|double)>": {},
+    "(merge_sums|add_parts)_kernel<.*>": {},
 }
 
 PLANTED = """
