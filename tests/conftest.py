@@ -12,6 +12,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
 
+# Where plain PyTorch serves a GPU, its convolutions would take TF32's short mantissas; our kernels never do.
+torch.backends.cudnn.allow_tf32 = False
+
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
