@@ -15,7 +15,7 @@ os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
 import torch
 
-from bench.gpu import kmeans, mixture, networks, parts, results, sampling
+from bench.gpu import conv, kmeans, mixture, networks, parts, results, sampling
 from bench.gpu.measure import Machine, Work, tf32
 from bench.gpu.parts import Part
 
@@ -24,6 +24,7 @@ CASES: dict[str, Callable[[Machine], Iterator[Work]]] = {
     **mixture.CASES,
     **kmeans.CASES,
     **networks.CASES,
+    **conv.CASES,
 }
 # Seconds of one case, of one whose compiler tries variants, and the least time left in which another is begun.
 CASE_LIMIT, AUTOTUNE_LIMIT, LEAST = 240, 420, 90
