@@ -85,6 +85,11 @@ struct Sizes {
     channels_last = in_channels_last(x) || in_channels_last(weight);
   }
 
+  Result grad_x(const Tensor& x) const { return {x, channels_last, batch, x.size(1), x.size(2), x.size(3)}; }
+  Tensor grad_weight(const Tensor& weight) const {
+    return in_channels_last(weight) ? empty_nhwc(weight, small, large, 4, 4)
+                                    : torch::stable::new_empty(weight, {small, large, 4, 4});
+  }
   Result result(const Tensor& x) const { return {x, channels_last, batch, channels, out_height, out_width}; }
   void check_result(const Tensor& x, const Tensor& tensor, const char* expected) const {
     STD_TORCH_CHECK(tensor.scalar_type() == x.scalar_type() && tensor.dim() == 4 && tensor.size(0) == batch &&
@@ -127,6 +132,30 @@ Tensor workspace_of(const Tensor& x, const char* error, int64_t bytes) {
   return torch::stable::new_empty(x, {bytes}, ScalarType::Byte);
 }
 
+// Tensor cores take channels in multiples of 16 bytes. Where a picture's few would keep a layer from them, zeros are
+// added: that is sooner done than the layer without them.
+struct Filling {
+  int64_t small, large;  // channels that are missing
+
+  explicit Filling(const Sizes& s) : small(missing(s.small, s.dtype)), large(missing(s.large, s.dtype)) {}
+  explicit operator bool() const { return small > 0 || large > 0; }
+
+  static int64_t missing(int64_t channels, Real dtype) {
+    const int64_t quad = dtype == Real::kDouble ? 1 : dtype == Real::kFloat ? 4 : 8;
+    return (quad - channels % quad) % quad;
+  }
+  Tensor map(const Tensor& x, bool is_small) const {
+    return torch::stable::pad(x, {0, 0, 0, 0, 0, is_small ? small : large});
+  }
+  Tensor weight(const Tensor& w) const { return torch::stable::pad(w, {0, 0, 0, 0, 0, large, 0, small}); }
+};
+
+// Copies what `to` has room for: the first channels.
+void copy_first(Tensor from, Tensor to) {
+  for (int64_t dim = 0; dim < to.dim(); ++dim) from = torch::stable::narrow(from, dim, 0, to.size(dim));
+  torch::stable::copy_(to, from);
+}
+
 Tensor act_cuda(const Tensor& x, const Tensor& weight, const Maybe& bias, bool transposed, int64_t activation,
                 double slope) {
   const Sizes s(x, weight, transposed);
@@ -134,6 +163,13 @@ Tensor act_cuda(const Tensor& x, const Tensor& weight, const Maybe& bias, bool t
   const Vector summand(x, bias, s.channels, x.scalar_type(), "bias must be [C_out] in the dtype of x");
   Result y = s.result(x);
   if (s.batch == 0) return y.out;
+  if (const Filling filling(s); filling) {
+    Maybe filled;
+    if (bias) filled = torch::stable::pad(*bias, {0, transposed ? filling.large : filling.small});
+    copy_first(act_cuda(filling.map(x, transposed), filling.weight(weight), filled, transposed, activation, slope),
+               y.out);
+    return y.out;
+  }
   const Tensor from = nhwc(x), taps = nhwc(weight);
   const char* error = launch_conv_act(from.data_ptr(), taps.data_ptr(), summand.data(), s.batch, s.height, s.width,
                                       s.small, s.large, transposed, static_cast<int>(activation), slope, s.dtype,
@@ -178,14 +214,11 @@ std::tuple<Tensor, Tensor> both_gradients(const Sizes& s, const Tensor& grad, co
                                           const Tensor& result, const NormOf* norm, int64_t n_batches,
                                           int64_t activation, double slope, bool needs_x, bool needs_weight,
                                           const Tensor* grad_norm_weight, const Tensor& grad_bias) {
-  const int64_t scale = s.transposed ? 1 : 2;
   const bool taps_last = !in_channels_last(weight);
   Maybe grad_weight;
   std::optional<Result> grad_x;
-  if (needs_x) grad_x.emplace(x, s.channels_last, s.batch, x.size(1), scale * s.height, scale * s.width);
-  if (needs_weight)
-    grad_weight = taps_last ? torch::stable::new_empty(weight, {s.small, s.large, 4, 4})
-                            : empty_nhwc(weight, s.small, s.large, 4, 4);
+  if (needs_x) grad_x = s.grad_x(x);
+  if (needs_weight) grad_weight = s.grad_weight(weight);
   const auto results = [&]() -> std::tuple<Tensor, Tensor> {
     return {grad_x ? grad_x->finished() : torch::stable::new_empty(x, {0}),
             grad_weight ? *grad_weight : torch::stable::new_empty(weight, {0})};
@@ -219,6 +252,17 @@ std::tuple<Tensor, Tensor, Tensor> act_backward_cuda(const Tensor& grad, const T
   for (const Tensor* tensor : {&grad, &y}) s.check_result(x, *tensor, "grad and y must be as the result is");
   const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
   const Tensor grad_bias = torch::stable::new_empty(weight, {s.channels});
+  if (const Filling filling(s); filling && s.batch > 0) {
+    const auto [of_x, of_weight, of_bias] =
+        act_backward_cuda(filling.map(grad, !transposed), filling.map(x, transposed), filling.weight(weight),
+                          filling.map(y, !transposed), transposed, activation, slope, needs_x, needs_weight);
+    const Tensor grad_x = needs_x ? s.grad_x(x).out : of_x,
+                 grad_weight = needs_weight ? s.grad_weight(weight) : of_weight;
+    if (needs_x) copy_first(of_x, grad_x);
+    if (needs_weight) copy_first(of_weight, grad_weight);
+    copy_first(of_bias, grad_bias);
+    return {grad_x, grad_weight, grad_bias};
+  }
   const auto [grad_x, grad_weight] =
       both_gradients(s, grad, x, weight, y, nullptr, 1, activation, slope, needs_x, needs_weight, nullptr, grad_bias);
   return {grad_x, grad_weight, grad_bias};
