@@ -229,7 +229,7 @@ RUNS = [
 
 @pytest.mark.parametrize(("mode", "backwards", "sizes"), RUNS)
 @pytest.mark.parametrize("transposed", [False, True])
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_kernels_are_the_operators(dtype, transposed, sizes, backwards, mode):
     p = Problem(*sizes, transposed, dtype)
     n_batches = sizes[0] if sizes[1] > 1 else 1
