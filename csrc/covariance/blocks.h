@@ -34,7 +34,7 @@ struct Panels {
 };
 
 // Appends chosen rows and columns of a matrix with `stride`, by panels `width` columns wide, each as high as its lowest
-// entry that is not zero.
+// entry that is not zero or as the one before.
 template <class T, class From>
 void split(const From* matrix, int64_t stride, const std::vector<int64_t>& rows, const std::vector<int64_t>& columns,
            int width, Panels<T>& panels) {
@@ -45,8 +45,9 @@ void split(const From* matrix, int64_t stride, const std::vector<int64_t>& rows,
       return std::all_of(columns.begin() + begin, columns.begin() + end,
                          [&](int64_t column) { return matrix[rows[row] * stride + column] == 0; });
     };
+    const int64_t least = panels.heights.empty() ? 0 : panels.heights.back();
     int64_t height = size;
-    while (height > 0 && is_empty(height - 1)) --height;
+    while (height > least && is_empty(height - 1)) --height;
     panels.heights.push_back(height);
     const size_t start = panels.values.size();
     panels.values.resize(start + height * width);

@@ -4,38 +4,40 @@
 
 namespace pygen {
 
-// Rows side by side: tile [dims, rows of a tile] of x[row] - centre (null: 0), the last row repeated where fewer than a
-// tile are left.
+// Chosen features, less a centre.
 template <class T>
-using Gather = void (*)(const T* x, int64_t dims, const T* centre, const int64_t* rows, int64_t n, T* tile);
-
-// |(x - centre) U|^2 for `size` features of x. U [size, *] is stored by panels of so many columns as the kernel says,
-// each [height, columns]: what lies below is zero.
-template <class T>
-struct Whitening {
-  const int64_t* features;
+struct Features {
+  const int64_t* numbers;
   const T* centre;
   int64_t size;
+};
+
+// Rows side by side: tile [size, rows of a tile] of x[row] - shift (null: 0) - centre, the last row repeated where fewer
+// than a tile are left.
+template <class T>
+using Gather = void (*)(const T* x, int64_t dims, const T* shift, const Features<T>& features, const int64_t* rows,
+                        int64_t n, T* tile);
+
+// The same from a tile of all features of x - shift.
+template <class T>
+using Choose = void (*)(const T* tile, const Features<T>& features, T* chosen);
+
+// |d U|^2 for the rows d of a tile. U [size, *] is stored by panels of so many columns as the kernel says, each
+// [height, columns]: what lies below is zero. No panel is lower than the one before.
+template <class T>
+struct Whitening {
   const T* panels;
   const int64_t* heights;
   int64_t n_panels;
 };
 
-// Adds to the norms of a tile's rows. `scratch` is as large as a tile.
+// Adds to the norms of a tile's rows.
 template <class T>
-using Whiten = void (*)(const Whitening<T>& whitening, const T* tile, T* scratch, double* norms);
+using Whiten = void (*)(const Whitening<T>& whitening, const T* tile, double* norms);
 
-// The same where U is diagonal.
+// The same of a tile of all features, where U is diagonal: the squares of its entries are the precisions.
 template <class T>
-struct Scaling {
-  const int64_t* features;
-  const T* centre;
-  const T* precisions;
-  int64_t size;
-};
-
-template <class T>
-using Scale = void (*)(const Scaling<T>& scaling, const T* tile, double* norms);
+using Scale = void (*)(const T* tile, const Features<T>& features, const T* precisions, double* norms);
 
 // Sums of w (x_row - mean) and w (x_row - mean) (x_row - mean)^T over a block of rows of x [*, dims] and `size` of its
 // features. The rows, scaled by the roots of their weights, are first packed into panels of so many columns as the
@@ -82,6 +84,7 @@ using Eliminate = void (*)(const Panel* panels, int64_t row, int64_t column, con
 template <class T>
 struct RowKernels {
   Gather<T> gather;
+  Choose<T> choose;
   Whiten<T> whiten;
   Scale<T> scale;
   Pack<T> pack;

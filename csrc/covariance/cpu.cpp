@@ -10,52 +10,83 @@ namespace pygen::PYGEN_ISA {
 namespace {
 
 // Sums held in registers: rows times vectors, with room for the vectors loaded and one broadcast.
-constexpr int kWide = 2, kRows = kRegisters == 32 ? 12 : 6;
+constexpr int kRows = kRegisters == 32 ? 12 : 6;
 constexpr int kTall = kRegisters == 32 ? 8 : kVectorBytes == 32 ? 4 : 2, kBroad = 3;
 
 // The columns of a panel are a whole number of the rows that are multiplied together.
 static_assert(kBroad * Vector<double>::kLanes % kTall == 0);
 
+// Rows that are moved together: their addresses are held in registers.
+constexpr int kPart = kRows / 3;
 template <class T>
-void gather(const T* x, int64_t dims, const T* centre, const int64_t* rows, int64_t n, T* tile) {
-  const T* row[kRows];
-  for (int i = 0; i < kRows; ++i) row[i] = x + rows[i < n ? i : n - 1] * dims;
-  for (int64_t j = 0; j < dims; ++j) {
-    const T shift = centre ? centre[j] : 0;
-    for (int i = 0; i < kRows; ++i) tile[j * kRows + i] = row[i][j] - shift;
+struct Part {
+  typedef T Lanes __attribute__((vector_size(kPart * sizeof(T))));
+};
+
+template <class T>
+void gather(const T* x, int64_t dims, const T* shift, const Features<T>& features, const int64_t* rows, int64_t n,
+            T* tile) {
+  const auto [numbers, centre, size] = features;
+  for (int i = 0; i < kRows; i += kPart) {
+    const T* row[kPart];
+    for (int r = 0; r < kPart; ++r) row[r] = x + rows[i + r < n ? i + r : n - 1] * dims;
+    for (int64_t j = 0; j < size; ++j) {
+      typename Part<T>::Lanes lanes;
+      for (int r = 0; r < kPart; ++r) lanes[r] = row[r][numbers[j]];
+      if (shift) lanes -= shift[numbers[j]];
+      lanes -= centre[j];
+      std::memcpy(tile + j * kRows + i, &lanes, sizeof lanes);
+    }
   }
 }
 
 template <class T>
-void whiten(const Whitening<T>& a, const T* tile, T* difference, double* norms) {
-  using V = Vector<T>;
-  int64_t size = 0;
-  for (int64_t p = 0; p < a.n_panels; ++p) size = a.heights[p] > size ? a.heights[p] : size;
+void choose(const T* tile, const Features<T>& features, T* chosen) {
+  const auto [numbers, centre, size] = features;
   for (int64_t j = 0; j < size; ++j)
-    for (int i = 0; i < kRows; ++i) difference[j * kRows + i] = tile[a.features[j] * kRows + i] - a.centre[j];
+    for (int i = 0; i < kRows; i += kPart) {
+      typename Part<T>::Lanes lanes;
+      std::memcpy(&lanes, tile + numbers[j] * kRows + i, sizeof lanes);
+      lanes -= centre[j];
+      std::memcpy(chosen + j * kRows + i, &lanes, sizeof lanes);
+    }
+}
+
+// Two panels at a time, and below the lower one the other alone.
+template <class T>
+void whiten(const Whitening<T>& a, const T* tile, double* norms) {
+  using V = Vector<T>;
   typename V::Lanes squares[kRows] = {};
   const T* panel = a.panels;
-  for (int64_t p = 0; p < a.n_panels; ++p) {
-    typename V::Lanes sums[kRows][kWide] = {};
-    for (int64_t j = 0; j < a.heights[p]; ++j, panel += kWide * V::kLanes) {
-      typename V::Lanes columns[kWide];
-      for (int v = 0; v < kWide; ++v) V::load(panel + v * V::kLanes, columns[v]);
+  for (int64_t p = 0; p < a.n_panels; p += 2) {
+    const bool both = p + 1 < a.n_panels;
+    const int64_t low = both ? a.heights[p] : 0, high = a.heights[p + both];
+    const T* next = panel + low * V::kLanes;
+    typename V::Lanes sums[kRows][2] = {}, columns[2];
+    for (int64_t j = 0; j < low; ++j) {
+      V::load(panel + j * V::kLanes, columns[0]);
+      V::load(next + j * V::kLanes, columns[1]);
       for (int i = 0; i < kRows; ++i)
-        for (int v = 0; v < kWide; ++v) sums[i][v] += columns[v] * difference[j * kRows + i];
+        for (int v = 0; v < 2; ++v) sums[i][v] += columns[v] * tile[j * kRows + i];
+    }
+    for (int64_t j = low; j < high; ++j) {
+      V::load(next + j * V::kLanes, columns[1]);
+      for (int i = 0; i < kRows; ++i) sums[i][1] += columns[1] * tile[j * kRows + i];
     }
     for (int i = 0; i < kRows; ++i)
-      for (int v = 0; v < kWide; ++v) squares[i] += sums[i][v] * sums[i][v];
+      for (int v = 0; v < 2; ++v) squares[i] += sums[i][v] * sums[i][v];
+    panel = next + high * V::kLanes;
   }
   for (int i = 0; i < kRows; ++i) norms[i] += V::sum(squares[i]);
 }
 
 template <class T>
-void scale(const Scaling<T>& a, const T* tile, double* norms) {
+void scale(const T* tile, const Features<T>& features, const T* precisions, double* norms) {
   T sums[kRows] = {};
-  for (int64_t j = 0; j < a.size; ++j)
+  for (int64_t j = 0; j < features.size; ++j)
     for (int i = 0; i < kRows; ++i) {
-      const T difference = tile[a.features[j] * kRows + i] - a.centre[j];
-      sums[i] += difference * difference * a.precisions[j];
+      const T difference = tile[features.numbers[j] * kRows + i] - features.centre[j];
+      sums[i] += difference * difference * precisions[j];
     }
   for (int i = 0; i < kRows; ++i) norms[i] += sums[i];
 }
@@ -76,17 +107,28 @@ void varies(const T* x, int64_t dims, const int64_t* rows, int64_t n, const doub
 template <class T>
 void pack(const Scatter<T>& a, int64_t panel) {
   const int64_t begin = panel * kColumns, width = a.size - begin < kColumns ? a.size - begin : kColumns;
-  const int64_t* features = a.features + begin;
+  constexpr int64_t kAhead = 16;  // rows until what is fetched now is read
   double* to = a.packed + panel * a.n * kColumns;
+  int64_t features[kColumns];
   double first[kColumns] = {}, mean[kColumns];
-  for (int64_t j = 0; j < width; ++j) mean[j] = a.mean[features[j]];
+  // What fills the last panel is never read.
+  for (int64_t j = 0; j < kColumns; ++j) {
+    features[j] = a.features[begin + (j < width ? j : 0)];
+    mean[j] = a.mean[features[j]];
+  }
   for (int64_t n = 0; n < a.n; ++n, to += kColumns) {
     const T* row = a.x + a.rows[n] * a.dims;
-    for (int64_t j = 0; j < width; ++j) {
-      to[j] = a.roots[n] * (static_cast<double>(row[features[j]]) - mean[j]);
-      first[j] += a.roots[n] * to[j];
+    const T* soon = a.x + a.rows[n + kAhead < a.n ? n + kAhead : n] * a.dims;
+    __builtin_prefetch(soon + features[0]);
+    __builtin_prefetch(soon + features[width - 1]);
+    const double root = a.roots[n];
+    double values[kColumns];
+    for (int j = 0; j < kColumns; ++j) values[j] = row[features[j]];
+    for (int j = 0; j < kColumns; ++j) {
+      values[j] = root * (values[j] - mean[j]);
+      first[j] += root * values[j];
     }
-    for (int64_t j = width; j < kColumns; ++j) to[j] = 0;
+    std::memcpy(to, values, sizeof values);
   }
   for (int64_t j = 0; j < width; ++j) a.first[features[j]] += first[j];
 }
@@ -165,7 +207,7 @@ void eliminate(const Panel* panels, int64_t row, int64_t column, const double* r
 }
 
 template <class T>
-constexpr RowKernels<T> kRowKernels = {gather<T>, whiten<T>, scale<T>, pack<T>, varies<T>, kWide * Vector<T>::kLanes};
+constexpr RowKernels<T> kRowKernels = {gather<T>, choose<T>, whiten<T>, scale<T>, pack<T>, varies<T>, Vector<T>::kLanes};
 
 }  // namespace
 

@@ -17,18 +17,26 @@ namespace {
 // the features, since each tells how far a pixel is from what the pixels before it predict. The numbers, shares of all
 // columns in whole panels, are those that cost least on MNIST.
 constexpr int kStages = 3;
-constexpr int64_t kFirstShare = 8, kSecondShare = 4;
+constexpr int64_t kFirstShare = 16, kSecondShare = 4;
 constexpr int64_t kPrunedFrom = 256;  // features from which on the bounds pay
 
-// A component as the kernels take it: `stages` and `scaling` point into the rest.
+// Features with their centre.
+template <class T>
+struct Centred {
+  std::vector<int64_t> features;
+  std::vector<T> centre;
+  Features<T> view() const { return {features.data(), centre.data(), static_cast<int64_t>(features.size())}; }
+};
+
+// A component as the kernels take it: `stages` point into the panels.
 template <class T>
 struct Gaussian {
-  std::vector<int64_t> coupled, free;  // features that depend on others, and those that do not
-  std::vector<T> coupled_centre, free_centre, free_precisions;
+  Centred<T> coupled, free;  // features that depend on others, and those that do not
+  std::vector<T> free_precisions;
   Panels<T> panels[kStages];
-  Scaling<T> scaling;
   Whitening<T> stages[kStages];
   double constant;
+  int known;  // stages until the norm is known
 };
 
 // Which of `size` columns belong to which stage.
@@ -54,26 +62,34 @@ template <class T>
 void prepare(const double* factor, const double* mean, const double* centre, int64_t dims, double constant, int width,
              bool pruned, Gaussian<T>& to) {
   std::vector<unsigned char> linked(dims);
-  for (int64_t i = 0; i < dims; ++i)
-    for (int64_t j = i + 1; j < dims; ++j)
-      if (factor[i * dims + j] != 0) linked[i] = linked[j] = 1;
+  for (int64_t i = 0; i < dims; ++i) {
+    unsigned char any = 0;
+    for (int64_t j = i + 1; j < dims; ++j) {
+      const unsigned char is = factor[i * dims + j] != 0;
+      linked[j] |= is;
+      any |= is;
+    }
+    linked[i] |= any;
+  }
   for (int64_t j = 0; j < dims; ++j) {
-    (linked[j] ? to.coupled : to.free).push_back(j);
-    (linked[j] ? to.coupled_centre : to.free_centre).push_back(static_cast<T>(mean[j] - centre[j]));
+    Centred<T>& of = linked[j] ? to.coupled : to.free;
+    of.features.push_back(j);
+    of.centre.push_back(static_cast<T>(mean[j] - centre[j]));
     if (!linked[j]) to.free_precisions.push_back(static_cast<T>(factor[j * dims + j] * factor[j * dims + j]));
   }
-  const int64_t size = static_cast<int64_t>(to.coupled.size());
+  const std::vector<int64_t>& coupled = to.coupled.features;
+  const int64_t size = static_cast<int64_t>(coupled.size());
+  pruned = pruned && size >= kPrunedFrom;
   std::vector<int64_t> columns[kStages];
-  choose(size, width, pruned && size >= kPrunedFrom, columns);
+  choose(size, width, pruned, columns);
   for (int s = 0; s < kStages; ++s) {
-    for (int64_t& column : columns[s]) column = to.coupled[column];
-    split(factor, dims, to.coupled, columns[s], width, to.panels[s]);
-    to.stages[s] = {
-        to.coupled.data(),          to.coupled_centre.data(),    size,
-        to.panels[s].values.data(), to.panels[s].heights.data(), static_cast<int64_t>(to.panels[s].heights.size())};
+    for (int64_t& column : columns[s]) column = coupled[column];
+    split(factor, dims, coupled, columns[s], width, to.panels[s]);
+    to.stages[s] = {to.panels[s].values.data(), to.panels[s].heights.data(),
+                    static_cast<int64_t>(to.panels[s].heights.size())};
   }
-  to.scaling = {to.free.data(), to.free_centre.data(), to.free_precisions.data(), static_cast<int64_t>(to.free.size())};
   to.constant = constant;
+  to.known = pruned ? kStages : 1;
 }
 
 template <class T>
@@ -84,8 +100,8 @@ struct Rows {
   const double* weights;  // null: 1
 };
 
-// The posterior of a chunk of rows. joint [components, n] holds upper bounds of log joint densities until they are
-// known.
+// The posterior of a chunk of rows. joint [components, n] holds upper bounds of log joint densities until all stages are
+// done.
 template <class T>
 class Chunk {
  public:
@@ -99,10 +115,8 @@ class Chunk {
         begin_(begin),
         n_(n),
         joint_(components_ * n),
-        known_(components_ * n),
-        best_(n),
+        done_(components_ * n, 1),
         tile_(rows.dims * tile_rows_),
-        scratch_(rows.dims * tile_rows_),
         norms_(tile_rows_) {}
 
   // Appends the pairs that matter, by row, and gives the log-likelihood.
@@ -118,84 +132,83 @@ class Chunk {
   }
 
  private:
-  // The component with the largest bound; of those that are not known: -1 where all are.
-  int64_t argmax(int64_t i, bool unknown) const {
-    int64_t best = -1;
-    for (int64_t k = 0; k < components_; ++k)
-      if (!(unknown && known_[k * n_ + i]) && (best < 0 || joint_[k * n_ + i] > joint_[best * n_ + i])) best = k;
+  int64_t argmax(int64_t i) const {
+    int64_t best = 0;
+    for (int64_t k = 1; k < components_; ++k)
+      if (joint_[k * n_ + i] > joint_[best * n_ + i]) best = k;
     return best;
   }
 
-  void gather(const int64_t* rows, int64_t n) {
-    kernels_.gather(rows_.x, rows_.dims, rows_.centre, rows, n, tile_.data());
-  }
+  bool known(int64_t k, int64_t i) const { return done_[k * n_ + i] >= gaussians_[k].known; }
 
   // The first stage of all components, for all rows.
   void bound() {
+    std::vector<T> all(rows_.dims * tile_rows_);
+    const Centred<T> everything = {range(rows_.dims), std::vector<T>(rows_.dims)};
     std::vector<int64_t> rows(tile_rows_);
     for (int64_t start = 0; start < n_; start += tile_rows_) {
       const int64_t count = std::min<int64_t>(tile_rows_, n_ - start);
       std::iota(rows.begin(), rows.end(), begin_ + start);
-      gather(rows.data(), count);
+      kernels_.gather(rows_.x, rows_.dims, rows_.centre, everything.view(), rows.data(), count, all.data());
       for (int64_t k = 0; k < components_; ++k) {
         const Gaussian<T>& gaussian = gaussians_[k];
         std::fill(norms_.begin(), norms_.end(), 0);
-        kernels_.scale(gaussian.scaling, tile_.data(), norms_.data());
-        kernels_.whiten(gaussian.stages[0], tile_.data(), scratch_.data(), norms_.data());
+        kernels_.scale(all.data(), gaussian.free.view(), gaussian.free_precisions.data(), norms_.data());
+        kernels_.choose(all.data(), gaussian.coupled.view(), tile_.data());
+        kernels_.whiten(gaussian.stages[0], tile_.data(), norms_.data());
         for (int64_t i = 0; i < count; ++i) joint_[k * n_ + start + i] = gaussian.constant - 0.5 * norms_[i];
       }
     }
   }
 
-  // All stages of every component that may matter in a row: the best by its bound is known first, and shows what
-  // cannot.
+  // The next stage of the component with the largest bound of a row, until that is known; then of all that may matter
+  // beside it.
   void settle() {
-    for (int64_t i = 0; i < n_; ++i) best_[i] = argmax(i, false);
-    refine(1, kStages, [&](int64_t k, int64_t i) { return best_[i] == k; });
-    const auto may_matter = [&](int64_t k, int64_t i) {
-      return !known_[k * n_ + i] && joint_[k * n_ + i] > joint_[best_[i] * n_ + i] + kLogNegligible;
-    };
-    refine(1, 2, may_matter);
-    // Where that was not the best after all, the next shows more.
-    std::vector<int64_t> next(n_);
-    for (int64_t i = 0; i < n_; ++i) {
-      next[i] = argmax(i, true);
-      if (next[i] >= 0 && !may_matter(next[i], i)) next[i] = -1;
+    std::vector<int64_t> open(n_);
+    std::iota(open.begin(), open.end(), int64_t{0});
+    std::vector<std::vector<int64_t>> wanted(components_ * kStages);  // rows by component and stage
+    while (!open.empty()) {
+      const auto want = [&](int64_t k, int64_t i) {
+        const bool wants = !known(k, i);
+        if (wants) wanted[k * kStages + done_[k * n_ + i]].push_back(begin_ + i);
+        return wants;
+      };
+      const auto is_settled = [&](int64_t i) {
+        const int64_t best = argmax(i);
+        if (want(best, i)) return false;
+        bool settled = true;
+        for (int64_t k = 0; k < components_; ++k)
+          if (joint_[k * n_ + i] > joint_[best * n_ + i] + kLogNegligible && want(k, i)) settled = false;
+        return settled;
+      };
+      open.erase(std::remove_if(open.begin(), open.end(), is_settled), open.end());
+      for (int64_t k = 0; k < components_; ++k)
+        for (int s = 1; s < kStages; ++s) {
+          refine(k, s, wanted[k * kStages + s]);
+          wanted[k * kStages + s].clear();
+        }
     }
-    refine(2, kStages, [&](int64_t k, int64_t i) { return next[i] == k; });
-    for (int64_t i = 0; i < n_; ++i)
-      if (next[i] >= 0 && joint_[next[i] * n_ + i] > joint_[best_[i] * n_ + i]) best_[i] = next[i];
-    refine(2, kStages, may_matter);
   }
 
-  // Stages [from, to) of those components and rows that are wanted.
-  template <class Wanted>
-  void refine(int from, int to, const Wanted& wanted) {
-    std::vector<int64_t> rows;
-    for (int64_t k = 0; k < components_; ++k) {
-      const Gaussian<T>& gaussian = gaussians_[k];
-      const bool empty = gaussian.stages[1].n_panels == 0 && gaussian.stages[2].n_panels == 0;
-      rows.clear();
-      for (int64_t i = 0; i < n_; ++i)
-        if (wanted(k, i)) rows.push_back(begin_ + i);
-      for (size_t start = 0; start < rows.size(); start += tile_rows_) {
-        const int64_t count = std::min<int64_t>(tile_rows_, rows.size() - start);
-        std::fill(norms_.begin(), norms_.end(), 0);
-        if (!empty) gather(rows.data() + start, count);
-        for (int s = from; s < to && !empty; ++s)
-          kernels_.whiten(gaussian.stages[s], tile_.data(), scratch_.data(), norms_.data());
-        for (int64_t i = 0; i < count; ++i) {
-          const int64_t place = k * n_ + rows[start + i] - begin_;
-          joint_[place] -= 0.5 * norms_[i];
-          known_[place] = to == kStages;
-        }
+  void refine(int64_t k, int stage, const std::vector<int64_t>& rows) {
+    const Gaussian<T>& gaussian = gaussians_[k];
+    for (size_t start = 0; start < rows.size(); start += tile_rows_) {
+      const int64_t count = std::min<int64_t>(tile_rows_, rows.size() - start);
+      kernels_.gather(rows_.x, rows_.dims, rows_.centre, gaussian.coupled.view(), rows.data() + start, count,
+                      tile_.data());
+      std::fill(norms_.begin(), norms_.end(), 0);
+      kernels_.whiten(gaussian.stages[stage], tile_.data(), norms_.data());
+      for (int64_t i = 0; i < count; ++i) {
+        const int64_t place = k * n_ + rows[start + i] - begin_;
+        joint_[place] -= 0.5 * norms_[i];
+        ++done_[place];
       }
     }
   }
 
   // Bayes' rule for a row; gives its log-density.
   double bayes(int64_t i, double weight, std::vector<Pair>& pairs) {
-    const double top = joint_[argmax(i, false) * n_ + i];
+    const double top = joint_[argmax(i) * n_ + i];
     const size_t first = pairs.size();
     double total = 0;
     for (int64_t k = 0; k < components_; ++k) {
@@ -215,9 +228,8 @@ class Chunk {
   const Rows<T> rows_;
   const int64_t begin_, n_;
   std::vector<double> joint_;
-  std::vector<unsigned char> known_;
-  std::vector<int64_t> best_;
-  std::vector<T> tile_, scratch_;
+  std::vector<unsigned char> done_;
+  std::vector<T> tile_;
   std::vector<double> norms_;
 };
 

@@ -59,18 +59,18 @@ Tensor whitened_norms_cpu(const Tensor& x_in, const Tensor& centre_in, const Ten
     const RowKernels<T>& typed = of<T>(kernels);
     Panels<T> panels;
     split(data<T>(factor), factor.size(1), range(size), range(factor.size(1)), typed.columns, panels);
-    const Whitening<T> whitening = {
-        features.data(),      data<T>(centre),       size,
-        panels.values.data(), panels.heights.data(), static_cast<int64_t>(panels.heights.size())};
+    const Features<T> chosen = {features.data(), data<T>(centre), size};
+    const Whitening<T> whitening = {panels.values.data(), panels.heights.data(),
+                                    static_cast<int64_t>(panels.heights.size())};
     const int64_t tile_rows = kernels.rows;
     torch::stable::parallel_for(0, (n + tile_rows - 1) / tile_rows, kGrain, [&](int64_t begin, int64_t end) {
-      std::vector<T> tile(dims * tile_rows), scratch(size * tile_rows);
+      std::vector<T> tile(size * tile_rows);
       std::vector<double> sums(tile_rows);
       for (int64_t start = begin * tile_rows; start < std::min(end * tile_rows, n); start += tile_rows) {
         const int64_t count = std::min(tile_rows, n - start);
-        typed.gather(data<T>(x), dims, nullptr, rows.data() + start, count, tile.data());
+        typed.gather(data<T>(x), dims, nullptr, chosen, rows.data() + start, count, tile.data());
         std::fill(sums.begin(), sums.end(), 0);
-        typed.whiten(whitening, tile.data(), scratch.data(), sums.data());
+        typed.whiten(whitening, tile.data(), sums.data());
         std::copy_n(sums.begin(), count, data<T>(norms) + start);
       }
     });
