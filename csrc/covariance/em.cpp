@@ -326,8 +326,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> full_em_cpu(const Tensor& x_in, const
     const std::vector<double> shift(centre.begin(), centre.end());
     const bool pruned = components > 1 && dims >= kPrunedFrom;
     std::vector<Gaussian<T>> gaussians(components);
-    torch::stable::parallel_for(0, components, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t k = begin; k < end; ++k) {
+    std::atomic<int64_t> next{0};
+    torch::stable::parallel_for(0, components, 1, [&](int64_t, int64_t) {
+      for (int64_t k = next++; k < components; k = next++) {
         std::fill_n(data<double>(second) + k * dims * dims, dims * dims, 0);
         prepare(data<double>(factors) + k * dims * dims, data<double>(means) + k * dims, shift.data(), dims,
                 data<double>(constant)[k], of<T>(kernels).columns, pruned, gaussians[k]);

@@ -1,4 +1,5 @@
 // Binds the kernels of one covariance to the operators that pygen/ops defines.
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <optional>
@@ -168,8 +169,9 @@ std::tuple<Tensor, Tensor> inverse_factors_cpu(const Tensor& matrices_in) {
   prefer_large_pages(factors);
   Tensor positive = torch::stable::new_empty(matrices, {number}, ScalarType::Bool);
   const CovarianceKernels& kernels = PYGEN_BEST(kCovariance);
-  torch::stable::parallel_for(0, number, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t k = begin; k < end; ++k)
+  std::atomic<int64_t> next{0};
+  torch::stable::parallel_for(0, number, 1, [&](int64_t, int64_t) {
+    for (int64_t k = next++; k < number; k = next++)
       data<bool>(positive)[k] =
           invert(kernels, data<double>(matrices) + k * dims * dims, dims, data<double>(factors) + k * dims * dims);
   });
