@@ -8,7 +8,10 @@ from torch.nn import functional as F
 
 from pygen.ops.strided_conv import is_channels_last
 
-_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_HALF = (torch.bfloat16, torch.float16)
+_DTYPES = (torch.float32, torch.float64, *_HALF)
+# PyTorch multiplies half precision faster on a CPU than kernels that compute in float32 could.
+_LEFT_TO_PYTORCH = {"cpu": _HALF}
 
 Pair = int | tuple[int, int]
 
@@ -55,6 +58,7 @@ class Geometry(NamedTuple):
             and x.numel() > 0
             and weight.numel() > 0
             and x.dtype in _DTYPES
+            and x.dtype not in _LEFT_TO_PYTORCH.get(x.device.type, ())
             and x.dtype == weight.dtype == (x if bias is None else bias).dtype
             and x.device == weight.device
         )
