@@ -259,7 +259,7 @@ def inference(
     ):
         passed = torch.no_grad()(function)
         yield Work(
-            f"{name}, graph" if batch == 1 else name,
+            name,
             in_graph(machine, passed, z) if batch == 1 else partial(passed, z),
             flops=2.0 * products * n,
             unit="bfloat16",
@@ -289,5 +289,5 @@ CASES: dict[str, Callable[[Machine], Iterator[Work]]] = {
     "generator-1024": partial(
         inference, batch=1024, limit=0.45e-3, beats={"compile, freezing": 1.3}
     ),
-    "generator-1": partial(inference, batch=1, limit=25e-6, beats={}),
+    "generator-1-in-graph": partial(inference, batch=1, limit=25e-6, beats={}),
 }
