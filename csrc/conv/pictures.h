@@ -92,6 +92,7 @@ struct Layer {
         "x must be [N, C, H, W], H and W even if it is halved, and weight [C_out, C, 4, 4], or [C, C_out, 4, 4] if "
         "transposed");
     STD_TORCH_CHECK(x.scalar_type() == weight.scalar_type(), "x and weight must have one dtype");
+    STD_TORCH_CHECK(x.numel() > 0 && weight.numel() > 0, "x and weight must not be empty");
     const int64_t scale = transposed ? 1 : 2;
     images = x.size(0), height = x.size(2) / scale, width = x.size(3) / scale;
     small_channels = weight.size(0), big_channels = weight.size(1);

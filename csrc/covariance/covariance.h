@@ -12,8 +12,8 @@ struct Features {
   int64_t size;
 };
 
-// Rows side by side: tile [size, rows of a tile] of x[row] - shift (null: 0) - centre, the last row repeated where fewer
-// than a tile are left.
+// Rows side by side: tile [size, rows of a tile] of x[row] - shift (null: 0) - centre, the last row repeated where
+// fewer than a tile are left.
 template <class T>
 using Gather = void (*)(const T* x, int64_t dims, const T* shift, const Features<T>& features, const int64_t* rows,
                         int64_t n, T* tile);

@@ -207,7 +207,8 @@ void eliminate(const Panel* panels, int64_t row, int64_t column, const double* r
 }
 
 template <class T>
-constexpr RowKernels<T> kRowKernels = {gather<T>, choose<T>, whiten<T>, scale<T>, pack<T>, varies<T>, Vector<T>::kLanes};
+constexpr RowKernels<T> kRowKernels = {gather<T>, choose<T>, whiten<T>,        scale<T>,
+                                       pack<T>,   varies<T>, Vector<T>::kLanes};
 
 }  // namespace
 

@@ -100,8 +100,8 @@ struct Rows {
   const double* weights;  // null: 1
 };
 
-// The posterior of a chunk of rows. joint [components, n] holds upper bounds of log joint densities until all stages are
-// done.
+// The posterior of a chunk of rows. joint [components, n] holds upper bounds of log joint densities until all stages
+// are done.
 template <class T>
 class Chunk {
  public:

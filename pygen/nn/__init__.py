@@ -1,6 +1,7 @@
 """Networks: plain torch modules, usable alone, of which the deep models are made."""
 
 from pygen.nn.acceleration import accelerate, accelerated, restore
+from pygen.nn.blocks import ConvBnAct2d, ConvTransposeBnAct2d
 from pygen.nn.captured import CapturedStep
 from pygen.nn.dcgan import DCGANDiscriminator, DCGANGenerator, dcgan_init_
 from pygen.nn.folding import fold
@@ -16,8 +17,10 @@ from pygen.nn.networks import (
 
 __all__ = [
     "CapturedStep",
+    "ConvBnAct2d",
     "ConvDecoder",
     "ConvEncoder",
+    "ConvTransposeBnAct2d",
     "DCGANDiscriminator",
     "DCGANGenerator",
     "MLPDecoder",

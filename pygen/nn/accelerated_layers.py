@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
-from pygen.nn.runs import altered
+from pygen.nn.runs import altered, kind
 from pygen.ops import conv_bn_act, conv_transpose_bn_act
 from pygen.ops.strided_conv import is_channels_last
 
@@ -21,6 +21,14 @@ LINK = "_pygen_link"
 _MARK = "_pygen_mark"
 # On a tensor in the kernels' memory format, channels last, that would not be but for them.
 _INNER = "_pygen_inner"
+
+# By the names that operators know.
+ACTIVATION_LAYERS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+}
 
 
 class Link:
@@ -174,12 +182,11 @@ def _norm_options(norm: nn.BatchNorm2d) -> dict[str, Any]:
 
 
 def _activation_options(follower: nn.Module) -> dict[str, Any]:
+    names = (name for name, layer in ACTIVATION_LAYERS.items() if isinstance(follower, layer))
+    options = {"activation": next(names, "none")}
     if isinstance(follower, nn.LeakyReLU):
-        return {"activation": "leaky_relu", "slope": follower.negative_slope}
-    names = {nn.ReLU: "relu", nn.Tanh: "tanh", nn.Sigmoid: "sigmoid"}
-    return {
-        "activation": next((n for kind, n in names.items() if isinstance(follower, kind)), "none")
-    }
+        return options | {"slope": follower.negative_slope}
+    return options
 
 
 class AcceleratedConv2d(nn.Conv2d):
@@ -251,7 +258,7 @@ class AcceleratedSigmoid(_Follower, nn.Sigmoid):
     accelerates: ClassVar[type[nn.Module]] = nn.Sigmoid
 
 
-ACCELERATED: dict[type[nn.Module], type[nn.Module]] = {
+_ACCELERATED: dict[type[nn.Module], type[nn.Module]] = {
     layer.accelerates: layer
     for layer in (
         AcceleratedConv2d,
@@ -263,3 +270,16 @@ ACCELERATED: dict[type[nn.Module], type[nn.Module]] = {
         AcceleratedSigmoid,
     )
 }
+
+
+def join(members: tuple[nn.Module, ...], is_between: bool = False) -> None:
+    """Make layers one run: their classes become the accelerated ones.
+
+    Parameters
+    ----------
+    members, is_between
+        As of `Link`.
+    """
+    for member in members:
+        member.__class__ = _ACCELERATED[kind(member)]
+    setattr(members[0], LINK, Link(members, is_between))

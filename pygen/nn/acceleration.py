@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from torch import nn
 
-from pygen.nn.accelerated_layers import ACCELERATED, LINK, Link, has_kernel
+from pygen.nn.accelerated_layers import LINK, has_kernel, join
 from pygen.nn.runs import Report, Run, find_runs, kind
 
 M = TypeVar("M", bound=nn.Module)
@@ -62,13 +62,10 @@ def accelerate(module: M, *, copy: bool = False, verbose: bool = True) -> M:
     restore(module)
     starts = {run.names[0] for run in report.runs}
     for run in report.runs:
-        members = tuple(module.get_submodule(name) for name in run.names)
         is_between = run.heir in starts and all(
             has_kernel(module.get_submodule(name)) for name in (run.names[0], run.heir)
         )
-        for member in members:
-            member.__class__ = ACCELERATED[kind(member)]
-        setattr(members[0], LINK, Link(members, is_between))
+        join(tuple(module.get_submodule(name) for name in run.names), is_between)
     if verbose:
         print(f"pygen.accelerate({type(module).__name__}): {report}")
     return module

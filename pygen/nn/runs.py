@@ -248,7 +248,7 @@ class _Calls:
                 return "is in more than one place"
         if len(node.args) != 1 or node.kwargs:
             return "is given more than a tensor"
-        return _obstacle(module)
+        return layer_obstacle(module)
 
     def follower(self, node: fx.Node) -> fx.Node | str:
         """The call that continues a run; else why there is none."""
@@ -294,7 +294,7 @@ class _Calls:
         return names[id(module)] if isinstance(module, _CONVOLUTIONS) else ""
 
 
-def _obstacle(module: nn.Module) -> str:
+def layer_obstacle(module: nn.Module) -> str:
     """Why a layer must do its own work; empty if it need not."""
     hooks = [*module._forward_pre_hooks.values()]
     named = [type(h).__name__ for h in hooks if type(h).__name__ in ("SpectralNorm", "WeightNorm")]
