@@ -17,22 +17,44 @@ struct Shape {
   int64_t numbers, depth;  // of a row of the left matrix; in whole vectors
   int64_t width;           // of the product
   int64_t columns, panels;
-  int64_t halo;          // up takes a pixel more on each side
-  int64_t rows, strips;  // of the small picture for an item, and such items
+  int64_t rows, strips;    // of the small picture for an item, and such items
+  int64_t images, blocks;  // of an item, where a strip is a whole picture; and such items of a part
 
   explicit Shape(const Correlation<T>& a)
       : numbers(a.channels * (a.up ? 1 : kTaps)),
         depth(up_to(numbers, kLanes<T>)),
         width(a.out_channels * (a.up ? kTaps : 1)),
         columns(width <= kLanes<T> ? kLanes<T> : kColumns<T>),
-        panels(over(width, columns)),
-        halo(a.up ? 1 : 0) {
+        panels(over(width, columns)) {
     constexpr int64_t kCached = 256 << 10;  // bytes of what goes into the product and comes out of it
-    const int64_t row = (a.width + 2 * halo) * (depth + panels * columns) * static_cast<int64_t>(sizeof(T));
-    const int64_t fitting = kCached / row - 2 * halo;
+    constexpr int64_t kPositions = 64;      // for which weights are worth reading
+    const int64_t row = a.width * (depth + panels * columns) * static_cast<int64_t>(sizeof(T));
+    const int64_t fitting = kCached / row - (a.up ? 2 : 0), of_part = a.images / a.parts;
     strips = over(a.height, fitting < 1 ? 1 : least(fitting, a.height));
     rows = over(a.height, strips);
     strips = over(a.height, rows);
+    const int64_t many = strips > 1 ? 1 : least(fitting / a.height, over(kPositions, a.height * a.width));
+    images = least(many < 1 ? 1 : many, of_part);
+    blocks = over(of_part, images);
+  }
+};
+
+// What an item takes: of `images` pictures from `image` on, the rows of the small picture from `top` on. Up takes a row
+// more on each side, where there is one.
+struct Strip {
+  int64_t image, images, top, rows;
+  int64_t first, count;  // rows of the product
+
+  template <class T>
+  Strip(const Correlation<T>& a, const Shape<T>& shape, int64_t item) {
+    const int64_t block = item / shape.strips, of_part = a.images / a.parts,
+                  begin = block % shape.blocks * shape.images;
+    image = block / shape.blocks * of_part + begin;
+    images = least(shape.images, of_part - begin);
+    top = item % shape.strips * shape.rows;
+    rows = least(shape.rows, a.height - top);
+    first = a.up && top > 0 ? top - 1 : top;
+    count = (a.up && top + rows < a.height ? top + rows + 1 : top + rows) - first;
   }
 };
 
@@ -51,16 +73,22 @@ int64_t pack_items(const Correlation<T>& a) {
 template <class T>
 void pack(const Correlation<T>& a, const Weight<const T>& weight, int64_t panel, T* packed) {
   const Shape<T> shape(a);
-  T* to = packed + panel * shape.depth * shape.columns;
   const int64_t in = a.up ? weight.small : weight.big, out = a.up ? weight.big : weight.small;
-  for (int64_t k = 0; k < shape.depth; ++k)
-    for (int64_t j = panel * shape.columns; j < (panel + 1) * shape.columns; ++j) {
-      const int64_t tap = a.up ? j / a.out_channels : k / a.channels, channel = a.up ? k : k % a.channels,
-                    out_channel = a.up ? j % a.out_channels : j;
-      *to++ = k < shape.numbers && j < shape.width
-                  ? weight.data[channel * in + out_channel * out + tap / 4 * weight.row + tap % 4 * weight.column]
-                  : T(0);
+  const int64_t begin = panel * shape.columns, end = least(begin + shape.columns, shape.width);
+  const auto place = [&](int64_t tap) { return tap / 4 * weight.row + tap % 4 * weight.column; };
+  T* to = packed + panel * shape.depth * shape.columns;
+  std::memset(to, 0, shape.depth * shape.columns * sizeof(T));
+  if (a.up) {
+    for (int64_t j = begin; j < end; ++j, ++to) {
+      const T* from = weight.data + j % a.out_channels * out + place(j / a.out_channels);
+      for (int64_t k = 0; k < shape.numbers; ++k) to[k * shape.columns] = from[k * in];
     }
+  } else {
+    for (int64_t k = 0; k < shape.numbers; ++k, to += shape.columns) {
+      const T* from = weight.data + k % a.channels * in + place(k / a.channels);
+      for (int64_t j = begin; j < end; ++j) to[j - begin] = from[j * out];
+    }
+  }
 }
 
 // Writes a row [numbers] to blocks [depth / lanes, rows, lanes].
@@ -73,44 +101,41 @@ inline void put_row(const Shape<T>& shape, const T* row, T* to) {
   }
 }
 
-// The left matrix for rows of the small picture from `top` on, with the halo; outside of the picture all is 0.
+// The left matrix.
 template <class T>
-void gather(const Correlation<T>& a, const Shape<T>& shape, const T* picture, int64_t top, int64_t rows, T* patch,
-            T* left) {
+void gather(const Correlation<T>& a, const Shape<T>& shape, const Strip& strip, T* patch, T* left) {
+  const int64_t scale = a.up ? 1 : 2, size = scale * scale * a.height * a.width * a.channels;
   int64_t i = 0;
-  for (int64_t y = top - shape.halo; y < top + rows + shape.halo; ++y)
-    for (int64_t x = -shape.halo; x < a.width + shape.halo; ++x, ++i) {
-      const T* from = patch;
-      if (!a.up) {
-        int64_t at = 0;
-        for (int64_t v = 2 * y - 1; v < 2 * y + 3; ++v)
-          for (int64_t u = 2 * x - 1; u < 2 * x + 3; ++u) {
-            const bool inside = v >= 0 && v < 2 * a.height && u >= 0 && u < 2 * a.width;
-            const T* pixel = picture + (v * 2 * a.width + u) * a.channels;
-            for (int64_t c = 0; c < a.channels; ++c) patch[at++] = inside ? pixel[c] : T(0);
-          }
-      } else if (y >= 0 && y < a.height && x >= 0 && x < a.width) {
-        from = picture + (y * a.width + x) * a.channels;
+  for (int64_t image = strip.image; image < strip.image + strip.images; ++image)
+    for (int64_t y = strip.first; y < strip.first + strip.count; ++y)
+      for (int64_t x = 0; x < a.width; ++x, ++i) {
+        const T* picture = a.x + image * size;
+        const T* from = a.up ? picture + (y * a.width + x) * a.channels : patch;
+        if (!a.up) copy_patch(picture, a.height, a.width, a.channels, y, x, patch);
+        put_row(shape, from, left + i / kRows * kRows * shape.depth + i % kRows * kLanes<T>);
       }
-      put_row(shape, from, left + i / kRows * kRows * shape.depth + i % kRows * kLanes<T>);
-    }
 }
 
-// Row y of the result of `up`, from products [positions, panels * columns] that begin at the halo above `top`. Four of
-// them meet in a pixel.
+// Row y of the result of `up`, from a picture's products [rows, width, panels * columns] that begin with row `first`.
+// Four of them meet in a pixel; `zeros` stand for those outside of the picture.
 template <class T>
-void meet(const Correlation<T>& a, const Shape<T>& shape, const T* products, int64_t top, int64_t y, const T* bias,
-          T* to) {
-  const int64_t stride = shape.panels * shape.columns, down = (a.width + 2) * stride, channels = a.out_channels;
+void meet(const Correlation<T>& a, const Shape<T>& shape, const T* products, int64_t first, int64_t y, const T* bias,
+          const T* zeros, T* to) {
+  const int64_t stride = shape.panels * shape.columns, channels = a.out_channels;
   const int64_t row = (y + 1) / 2 - 1, tap = y + 1 - 2 * row;
-  const T* from = products + (row - top + 1) * down;
+  const bool has_upper = row >= 0, has_lower = row + 1 < a.height;
+  const T *upper = has_upper ? products + (row - first) * a.width * stride : zeros,
+          *lower = has_lower ? products + (row + 1 - first) * a.width * stride : zeros;
+  const int64_t upper_step = has_upper ? stride : 0, lower_step = has_lower ? stride : 0;
   for (int64_t x = 0; x < 2 * a.width; ++x, to += channels) {
     const int64_t column = (x + 1) / 2 - 1, next = x + 1 - 2 * column;
-    const T *left = from + (column + 1) * stride + (tap * 4 + next) * channels,
-            *right = from + (column + 2) * stride + (tap * 4 + next - 2) * channels;
-    const int64_t below = down - 8 * channels;
-    for (int64_t m = 0; m < channels; ++m)
-      to[m] = (left[m] + right[m]) + (left[m + below] + right[m + below]) + bias[m];
+    const bool has_left = column >= 0, has_right = column + 1 < a.width;
+    const int64_t here = (tap * 4 + next) * channels, beside = here - 2 * channels, below = 8 * channels;
+    const T *a0 = (has_left ? upper + column * upper_step : zeros) + here,
+            *a1 = (has_right ? upper + (column + 1) * upper_step : zeros) + beside,
+            *b0 = (has_left ? lower + column * lower_step : zeros) + here - below,
+            *b1 = (has_right ? lower + (column + 1) * lower_step : zeros) + beside - below;
+    for (int64_t m = 0; m < channels; ++m) to[m] = (a0[m] + a1[m]) + (b0[m] + b1[m]) + bias[m];
   }
 }
 
@@ -134,31 +159,33 @@ void moments_of(int64_t channels, int64_t n, const T* rows, double* moments) {
 
 template <class T>
 int64_t items(const Correlation<T>& a) {
-  return a.images * Shape<T>(a).strips;
+  const Shape<T> shape(a);
+  return a.parts * shape.blocks * shape.strips;
 }
 
 template <class T>
 int64_t scratch_size(const Correlation<T>& a) {
   const Shape<T> shape(a);
-  const int64_t positions = up_to((shape.rows + 2 * shape.halo) * (a.width + 2 * shape.halo), kRows);
-  return positions * (shape.depth + shape.panels * shape.columns) + kRows * kColumns<T> + shape.depth +
+  const int64_t rows = shape.strips == 1 ? shape.rows : shape.rows + (a.up ? 2 : 0);
+  const int64_t positions = up_to(shape.images * rows * a.width, kRows), width = shape.panels * shape.columns;
+  return positions * (shape.depth + width) + kRows * kColumns<T> + shape.depth + width +
          up_to(a.out_channels, kLanes<T>);
 }
 
 template <class T>
 void run(const Correlation<T>& a, int64_t item, T* tile) {
   const Shape<T> shape(a);
-  const int64_t image = item / shape.strips, top = item % shape.strips * shape.rows;
-  const int64_t rows = least(shape.rows, a.height - top);
-  const int64_t positions = (rows + 2 * shape.halo) * (a.width + 2 * shape.halo), groups = over(positions, kRows);
-  T *patch = tile + kRows * kColumns<T>, *bias = patch + shape.depth, *left = bias + up_to(a.out_channels, kLanes<T>),
-    *products = left + groups * kRows * shape.depth;
-  std::memset(patch, 0, shape.depth * sizeof(T));
+  const Strip strip(a, shape, item);
+  const int64_t of_picture = strip.count * a.width, positions = strip.images * of_picture,
+                groups = over(positions, kRows), width = shape.panels * shape.columns;
+  T *patch = tile + kRows * kColumns<T>, *zeros = patch + shape.depth, *bias = zeros + width,
+    *left = bias + up_to(a.out_channels, kLanes<T>), *products = left + groups * kRows * shape.depth;
+  std::memset(patch, 0, (shape.depth + width) * sizeof(T));
   for (int64_t m = 0; m < a.out_channels; ++m) bias[m] = a.bias ? a.bias[m] : T(0);
-  gather(a, shape, a.x + image * a.height * a.width * (a.up ? 1 : 4) * a.channels, top, rows, patch, left);
-  const int64_t scale = a.up ? 2 : 1, width = scale * a.width;
-  T* out = a.out + (image * scale * a.height + scale * top) * width * a.out_channels;
-  const int64_t stride = a.up ? shape.panels * shape.columns : a.out_channels;
+  gather(a, shape, strip, patch, left);
+  const int64_t scale = a.up ? 2 : 1, out_row = scale * a.width * a.out_channels;
+  T* out = a.out + scale * (strip.image * a.height + strip.top) * out_row;
+  const int64_t stride = a.up ? width : a.out_channels;
   for (int64_t panel = 0; panel < shape.panels; ++panel)
     for (int64_t group = 0; group < groups; ++group) {
       const T *rows_left = left + group * kRows * shape.depth, *right = a.packed + panel * shape.depth * shape.columns;
@@ -178,17 +205,19 @@ void run(const Correlation<T>& a, int64_t item, T* tile) {
         }
     }
   if (a.up)
-    for (int64_t y = 0; y < 2 * rows; ++y)
-      meet(a, shape, products, top, 2 * top + y, bias, out + y * width * a.out_channels);
-  const int64_t pixels = scale * rows * width;
+    for (int64_t image = 0; image < strip.images; ++image)
+      for (int64_t y = 0; y < 2 * strip.rows; ++y)
+        meet(a, shape, products + image * of_picture * width, strip.first, 2 * strip.top + y, bias, zeros,
+             out + (image * 2 * a.height + y) * out_row);
+  const int64_t numbers = strip.images * scale * strip.rows * out_row;
   if (a.activation != kNone)
-    for (int64_t i = 0; i < pixels * a.out_channels; i += kLanes<T>) {
+    for (int64_t i = 0; i < numbers; i += kLanes<T>) {
       typename Vector<T>::Lanes lanes;
-      load(out + i, pixels * a.out_channels - i, lanes);
+      load(out + i, numbers - i, lanes);
       activate<T>(a.activation, a.slope, &lanes, 1);
-      store<T>(lanes, pixels * a.out_channels - i, out + i);
+      store<T>(lanes, numbers - i, out + i);
     }
-  if (a.moments) moments_of(a.out_channels, pixels, out, a.moments + item * (1 + 2 * a.out_channels));
+  if (a.moments) moments_of(a.out_channels, numbers / a.out_channels, out, a.moments + item * (1 + 2 * a.out_channels));
 }
 
 template <class T>

@@ -108,16 +108,10 @@ void gather_pixel(const WeightGradient<T>& a, const Shape<T, false>& shape, int6
   using Lanes = typename Vector<T>::Lanes;
   const int64_t image = pixel / (a.height * a.width), y = pixel / a.width % a.height, x = pixel % a.width;
   const T* big = a.big + image * 4 * a.height * a.width * a.big_channels;
-  int64_t at = 0;
-  for (int64_t v = 2 * y - 1; v < 2 * y + 3; ++v)
-    for (int64_t u = 2 * x - 1; u < 2 * x + 3; ++u) {
-      const bool inside = v >= 0 && v < 2 * a.height && u >= 0 && u < 2 * a.width;
-      const T* from = big + (v * 2 * a.width + u) * a.big_channels;
-      for (int64_t c = 0; c < a.big_channels; ++c) patch[at++] = inside ? from[c] : T(0);
-    }
+  copy_patch(big, a.height, a.width, a.big_channels, y, x, patch);
   for (int64_t channel = 0; channel < shape.big; channel += kLanes<T>) {
     Lanes lanes;
-    load(patch + channel, at - channel, lanes);
+    load(patch + channel, 16 * a.big_channels - channel, lanes);
     Vector<T>::store(lanes, left + place<T>(channel, 1, count));
   }
   const T* small = a.small + pixel * a.small_channels;

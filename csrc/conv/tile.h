@@ -77,5 +77,19 @@ inline void store(const typename Vector<T>::Lanes& lanes, int64_t count, T* to) 
     std::memcpy(to, &lanes, count * sizeof(T));
 }
 
+// The pixels [4, 4, channels] that down takes for pixel (y, x) of the small picture [height, width].
+template <class T>
+inline void copy_patch(const T* big, int64_t height, int64_t width, int64_t channels, int64_t y, int64_t x, T* patch) {
+  const int64_t begin = x > 0 ? 2 * x - 1 : 0, end = least(2 * width, 2 * x + 3), skipped = begin - (2 * x - 1);
+  for (int64_t v = 2 * y - 1; v < 2 * y + 3; ++v, patch += 4 * channels) {
+    const bool inside = v >= 0 && v < 2 * height;
+    const T* from = big + (v * 2 * width + begin) * channels;
+    T *to = patch, *first = patch + skipped * channels, *last = first + (inside ? end - begin : 0) * channels;
+    for (; to < first; ++to) *to = T(0);
+    for (; to < last; ++to) *to = *from++;
+    for (; to < patch + 4 * channels; ++to) *to = T(0);
+  }
+}
+
 }  // namespace
 }  // namespace pygen::PYGEN_ISA
