@@ -24,6 +24,7 @@ from pygen.nn import (
     MLPDiscriminator,
     MLPEncoder,
     MLPGenerator,
+    restore,
 )
 
 ROWS = 4096
@@ -64,8 +65,10 @@ def autocast() -> Any:
 
 
 def copies(networks: dict[str, nn.Module], layout: torch.memory_format) -> list[nn.Module]:
-    """Networks of a loop, which begins with the weights that ``fit`` begins with."""
-    return [copy.deepcopy(network).to(memory_format=layout) for network in networks.values()]
+    """Networks of a loop, of PyTorch's layers, which begins with the weights that ``fit`` begins with."""
+    return [
+        restore(copy.deepcopy(network)).to(memory_format=layout) for network in networks.values()
+    ]
 
 
 def autoencoder_loop(networks: dict[str, nn.Module], x: Tensor, n_steps: int, size: int) -> Run:

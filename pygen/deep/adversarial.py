@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.parametrize import is_parametrized
 
 from pygen.deep.ema import Ema
 from pygen.deep.losses import GAN_LOSSES, gradient_penalty, r1_penalty
 from pygen.deep.model_task import ModelTask, adam, call
+from pygen.nn import DCGANDiscriminator, MLPDiscriminator, batches_apart
+from pygen.nn.acceleration import keeps_batches_apart
 from pygen.ops import normal, uniform
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ class GANTask(ModelTask):
         super().__init__(networks, *model._seen_as(), model.conditional, seed)
         self.model = model
         self.generator, self.discriminator = networks["generator"], networks["discriminator"]
+        self.may_join = not model.compile and _rows_meet_in_batch_norm_alone(self.discriminator)
         self.loss = GAN_LOSSES[model.loss]
         self.penalty = penalty_weight(model)
         self.trained = [p for p in self.discriminator.parameters() if p.requires_grad]
@@ -90,11 +94,14 @@ class GANTask(ModelTask):
 
     def judged(self, real: Tensor, fake: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         """Logits of real and of made rows."""
-        if self.model.d_batch == "separate":
+        is_separate = self.model.d_batch == "separate"
+        if is_separate and not self.may_join:
             of_real, of_fake = (call(self.discriminator, x, y) for x in (real, fake))
         else:
-            both = None if y is None else torch.cat([y, y])
-            of_real, of_fake = call(self.discriminator, torch.cat([real, fake]), both).chunk(2)
+            labels = None if y is None else torch.cat([y, y])
+            with batches_apart(self.discriminator, 2) if is_separate else nullcontext():
+                both = call(self.discriminator, torch.cat([real, fake]), labels)
+            of_real, of_fake = both.chunk(2)
         return of_real.float(), of_fake.float()
 
     def penalties(self, real: Tensor, fake: Tensor, y: Tensor | None) -> Tensor | float:
@@ -129,6 +136,18 @@ class GANTask(ModelTask):
                 parameter.requires_grad_(True)
             for norm in norms:
                 norm.train()
+
+
+def _rows_meet_in_batch_norm_alone(discriminator: nn.Module) -> bool:
+    """Whether two batches can be given as one, `batches_apart`: known of pygen's own networks.
+
+    Not with spectral norm: it takes a step of its own at each call.
+    """
+    return (
+        type(discriminator) in (MLPDiscriminator, DCGANDiscriminator)
+        and keeps_batches_apart(discriminator)
+        and not any(is_parametrized(part) for part in discriminator.modules())
+    )
 
 
 def penalty_weight(model: GAN) -> float:

@@ -1,6 +1,6 @@
 """Networks: plain torch modules, usable alone, of which the deep models are made."""
 
-from pygen.nn.acceleration import accelerate, accelerated, restore
+from pygen.nn.acceleration import accelerate, accelerated, batches_apart, restore
 from pygen.nn.blocks import ConvBnAct2d, ConvTransposeBnAct2d
 from pygen.nn.captured import CapturedStep
 from pygen.nn.dcgan import DCGANDiscriminator, DCGANGenerator, dcgan_init_
@@ -30,6 +30,7 @@ __all__ = [
     "Network",
     "accelerate",
     "accelerated",
+    "batches_apart",
     "dcgan_init_",
     "fold",
     "restore",

@@ -148,7 +148,7 @@ def _compute(
         **geometry,
     )
     if norm is not None and _counts(norm):
-        norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+        norm.num_batches_tracked.add_(norm.n_batches)  # type: ignore[union-attr, arg-type]
     if is_inner and link.is_between:
         setattr(y, _INNER, True)
     elif is_inner:
@@ -172,6 +172,7 @@ def _norm_options(norm: nn.BatchNorm2d) -> dict[str, Any]:
     keeps = not norm.training or norm.track_running_stats
     return {
         "norm": "running" if is_running else "batch",
+        "n_batches": norm.n_batches,
         "norm_weight": norm.weight,
         "norm_bias": norm.bias,
         "running_mean": norm.running_mean if keeps else None,
@@ -225,13 +226,27 @@ class _Follower(nn.Module):
                         delattr(input, _MARK)
                     link.unfinished = None
                 return input
-        return super().forward(input)
+        return self.compute(input)
+
+    def compute(self, x: Tensor) -> Tensor:
+        """Its own work."""
+        return super().forward(x)
 
 
 class AcceleratedBatchNorm2d(_Follower, nn.BatchNorm2d):
     """A batch norm whose work the convolution before it does."""
 
     accelerates: ClassVar[type[nn.Module]] = nn.BatchNorm2d
+    # Equal parts of a batch, each with statistics of its own: see `batches_apart`.
+    n_batches = 1
+
+    def compute(self, x: Tensor) -> Tensor:
+        """Its own work."""
+        if self.n_batches == 1 or not self.training:
+            return super().compute(x)
+        return torch.cat(
+            [super(AcceleratedBatchNorm2d, self).compute(part) for part in x.chunk(self.n_batches)]
+        )
 
 
 class AcceleratedReLU(_Follower, nn.ReLU):

@@ -1,11 +1,14 @@
 """`accelerate` makes the layers of a network compute in runs, `restore` undoes it."""
 
 import copy as copying
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from pygen.nn.accelerated_layers import LINK, has_kernel, join
+from pygen.nn.accelerated_layers import LINK, AcceleratedBatchNorm2d, has_kernel, join
 from pygen.nn.runs import Report, Run, find_runs, kind
 
 M = TypeVar("M", bound=nn.Module)
@@ -118,3 +121,48 @@ def accelerated(module: nn.Module) -> Report:
         else:
             left_alone[run.names[0]] = "pygen.accelerate has not been called since it came"
     return Report(runs, left_alone, report.untraced)
+
+
+def _keeps_apart(norm: nn.Module) -> bool:
+    return isinstance(norm, AcceleratedBatchNorm2d) and norm.momentum is not None
+
+
+def keeps_batches_apart(module: nn.Module) -> bool:
+    """Whether `batches_apart` takes a network."""
+    return all(_keeps_apart(m) for m in module.modules() if isinstance(m, _BatchNorm))
+
+
+@contextmanager
+def batches_apart(module: nn.Module, n_batches: int) -> Iterator[None]:
+    """Give several batches as one, and let batch norms see each by itself.
+
+    A discriminator looks so at real and at made pictures in one call, with the results and the
+    running statistics of one call after the other.
+
+    Parameters
+    ----------
+    module : nn.Module
+        An accelerated network, in training mode: of a network in evaluation mode, batch norms see
+        no batch.
+    n_batches : int
+        Equal consecutive parts of what is given.
+
+    Raises
+    ------
+    ValueError
+        If a batch norm is not accelerated, or has ``momentum=None``.
+    """
+    norms = [member for member in module.modules() if isinstance(member, _BatchNorm)]
+    for norm in norms:
+        if not _keeps_apart(norm):
+            raise ValueError(
+                "batches_apart: expected batch norms that pygen.accelerate has joined to the"
+                f" convolutions before them, with a momentum; found {norm}."
+            )
+    for norm in norms:
+        norm.__dict__["n_batches"] = n_batches
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.__dict__.pop("n_batches")

@@ -11,6 +11,7 @@ from math import ceil
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from pygen.nn.acceleration import accelerate
 from pygen.nn.network import Network, crop, image_shape
 from pygen.nn.networks import leaky_relu, spectrally_normalise
 
@@ -99,6 +100,7 @@ class DCGANGenerator(Network):
             *layers, nn.ConvTranspose2d(channels[-1], depth, 4, 2, padding=1), nn.Tanh()
         )
         dcgan_init_(self)
+        accelerate(self, verbose=False)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """``[N, latent_dim]`` to pictures ``[N, C, H, W]`` in [-1, 1]."""
@@ -173,6 +175,7 @@ class DCGANDiscriminator(Network):
         dcgan_init_(self)
         if spectral_norm:
             spectrally_normalise(self)
+        accelerate(self, verbose=False)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """``[N, C, H, W]`` to logits ``[N]``."""

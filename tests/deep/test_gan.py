@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+import pygen
 from pygen import DCGAN, GAN
 from pygen.data import load
 from pygen.deep.gan import spherical
@@ -77,7 +78,8 @@ def test_a_step_is_its_five_parts(loss, conditional, digits):
         for ours, theirs in zip(
             task.networks[name].parameters(), network.parameters(), strict=True
         ):
-            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=2e-5)
+            # Adam's first step is 2e-4 for any gradient, and that of a gradient near 0 is its rounding's.
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
 def test_the_discriminator_gets_no_gradient_in_the_generators_step(digits):
@@ -121,6 +123,44 @@ def test_batches_of_the_discriminator(d_batch, expected, digits):
     task.step(digits[0][:32], None)
     assert watched.seen == expected
     assert watched.norm.training
+
+
+@pytest.mark.parametrize("make", [small, small_dcgan])
+@pytest.mark.parametrize("conditional", [False, True])
+def test_real_and_made_rows_go_through_together_as_if_they_did_not(make, conditional, digits):
+    task = task_of(make(conditional=conditional), *digits)
+    assert task.may_join
+    real, fake = torch.rand(32, *SHAPE), torch.rand(32, *SHAPE)
+    y = torch.arange(32) % 10 if conditional else None
+    discriminator = task.discriminator
+    other = copy.deepcopy(discriminator)
+    got = torch.cat(task.judged(real, fake, y))
+    arguments = () if y is None else (y,)
+    expected = torch.cat([other(rows, *arguments) for rows in (real, fake)])
+    torch.testing.assert_close(got, expected)
+    (got * torch.arange(64.0)).sum().backward()
+    (expected * torch.arange(64.0)).sum().backward()
+    for ours, theirs in zip(discriminator.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-3)
+    for ours, theirs in zip(discriminator.buffers(), other.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"spectral_norm": True},
+        {"discriminator": pygen.restore(DCGANDiscriminator(SHAPE, 8))},
+        {"discriminator": nn.Sequential(nn.Flatten(), nn.Linear(64, 1), nn.Flatten(0))},
+    ],
+)
+def test_what_may_see_that_it_is_given_both_gets_one_after_the_other(parameters, digits):
+    task = task_of(small_dcgan(**parameters), digits[0])
+    assert not task.may_join
+    seen = []
+    task.discriminator.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    task.step(digits[0][:32], None)
+    assert seen == [32, 32, 32]
 
 
 def test_each_step_of_the_discriminator_has_rows_of_its_own(digits):

@@ -4,6 +4,7 @@ from torch import nn as torch_nn
 from torch.nn.utils import parametrizations
 
 from pygen import nn
+from pygen.nn.runs import kind
 
 
 def convolutions(network):
@@ -41,11 +42,11 @@ def test_radfords_rules():
         nn.DCGANGenerator(10, (3, 64, 64)),
         nn.DCGANDiscriminator((3, 64, 64)),
     )
-    kinds = [type(layer).__name__ for layer in generator.layers]
+    kinds = [kind(layer).__name__ for layer in generator.layers]
     middle = ["ConvTranspose2d", "BatchNorm2d", "ReLU"]
     assert kinds == ["Unflatten", *middle * 4, "ConvTranspose2d", "Tanh"]
     assert [layer.bias is not None for layer in convolutions(generator)] == [False] * 4 + [True]
-    kinds = [type(layer).__name__ for layer in discriminator.layers]
+    kinds = [kind(layer).__name__ for layer in discriminator.layers]
     middle = ["Conv2d", "BatchNorm2d", "LeakyReLU"]
     assert kinds == ["Conv2d", "LeakyReLU", *middle * 3, "Conv2d", "Flatten"]
     assert [layer.bias is not None for layer in convolutions(discriminator)] == [
@@ -140,7 +141,7 @@ def test_dcgan_init():
     torch.manual_seed(0)
     for network in (nn.DCGANGenerator(100, (3, 32, 32)), nn.DCGANDiscriminator((3, 32, 32))):
         for layer in network.layers:
-            mean = {torch_nn.BatchNorm2d: 1.0}.get(type(layer), 0.0)
+            mean = 1.0 if isinstance(layer, torch_nn.BatchNorm2d) else 0.0
             if hasattr(layer, "weight"):
                 n = layer.weight.numel()
                 # 5 standard deviations of a mean and of a standard deviation of n draws.
@@ -158,3 +159,9 @@ def test_dcgan_init_of_other_modules():
     assert nn.dcgan_init_(module) is module
     assert torch.equal(linear.weight, before)
     assert conv.parametrizations.weight.original.std().item() == pytest.approx(0.02, rel=0.05)
+
+
+def test_their_layers_are_accelerated():
+    generator, discriminator = nn.DCGANGenerator(5, (1, 16, 16)), nn.DCGANDiscriminator((1, 16, 16))
+    assert [len(run.names) for run in nn.accelerated(generator).runs] == [3, 3, 2]
+    assert [len(run.names) for run in nn.accelerated(discriminator).runs] == [2, 3]
