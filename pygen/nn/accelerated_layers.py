@@ -78,7 +78,6 @@ def _followers(convolution: nn.Module, x: Tensor) -> tuple[nn.Module, ...]:
         or _has_any_global_hook()
         # Exported programs consist of PyTorch's operators alone.
         or torch.jit.is_tracing()  # type: ignore[attr-defined]
-        or torch.onnx.is_in_onnx_export()
         # So does torch.compile's input: it fuses what follows a convolution itself.
         or torch.compiler.is_compiling()
         # vmap and jvp know no operators of ours.
@@ -124,6 +123,14 @@ def _outer(x: Tensor) -> Tensor:
     return _contiguous(x) if hasattr(x, _INNER) else x
 
 
+def _is_worth_it(x: Tensor, weight: Tensor) -> bool:
+    """Whether the kernels' format is another, and not needed for fewer numbers than there are weights.
+
+    The convolution of a single picture would take its weights to that format, too.
+    """
+    return x.numel() >= weight.numel() and not (is_channels_last(x) or is_channels_last(weight))
+
+
 def _compute(
     convolution: Any, followers: tuple[nn.Module, ...], x: Tensor, **geometry: Any
 ) -> Tensor:
@@ -131,7 +138,7 @@ def _compute(
     link = convolution.__dict__[LINK]
     _start(convolution, followers)
     is_inner = hasattr(x, _INNER)
-    if link.is_between and not (is_channels_last(x) or is_channels_last(convolution.weight)):
+    if link.is_between and _is_worth_it(x, convolution.weight):
         x, is_inner = _channels_last(x), True
     transposed = isinstance(convolution, nn.ConvTranspose2d)
     norm = followers[0] if isinstance(followers[0], nn.BatchNorm2d) else None

@@ -142,6 +142,28 @@ def test_the_kernels_memory_format_between_runs_alone(training):
     assert formats.channels_last == [False, True, True]
 
 
+def test_no_weights_are_rearranged_for_one_picture():
+    """There are more of them than of the picture's numbers."""
+    network = nn.Sequential(
+        *(nn.ConvTranspose2d(32, 16, 4, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()),
+        *(nn.ConvTranspose2d(16, 3, 4, 2, 1), nn.Tanh()),
+    ).eval()
+    other = pygen.accelerate(network, copy=True, verbose=False)
+    shapes = []
+
+    class Copies(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func.overloadpacket in (torch.ops.aten.clone, torch.ops.aten._to_copy):
+                shapes.append(args[0].shape)
+            return func(*args, **kwargs or {})
+
+    x = torch.randn(1, 32, 2, 2, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad(), Copies():
+        y = other(x)
+    assert not shapes
+    torch.testing.assert_close(y, network(x))
+
+
 def test_what_batch_norm_wants_to_know(pair):
     _, other = pair
     norm = other[1]
