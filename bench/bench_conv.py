@@ -1,4 +1,4 @@
-"""DCGAN's layers beside PyTorch's own, in float32."""
+"""DCGAN's layers in float32 beside PyTorch's own: in float32, and in its ways to be fast."""
 
 from collections.abc import Callable
 
@@ -53,6 +53,39 @@ def test_inference(
             close,
             peer_name="eager",
             target=target,
+        )
+
+
+def half(function: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """Under autocast to bfloat16."""
+
+    def run() -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return function()
+
+    return run
+
+
+def roughly_close(ours: Tensor, peers: Tensor) -> None:
+    """As far as bfloat16 goes."""
+    torch.testing.assert_close(ours, peers.float(), rtol=0.1, atol=0.05)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_inference_beside_half_precision(versus: Callable[..., None], compiled: bool) -> None:
+    network = generator().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    ours = pygen.accelerate(network, copy=True, verbose=False)
+    peer = torch.compile(network) if compiled else network
+    z = torch.randn(256, LATENT, 1, 1)
+    name = "compile, bfloat16" if compiled else "eager, bfloat16"
+    with torch.no_grad():
+        versus(
+            f"conv, inference of DCGAN's generator, 256 x 1x32x32, channels_last, beside {name}",
+            lambda: ours(z),
+            half(lambda: peer(z)),
+            roughly_close,
+            peer_name=name,
+            target=1.25,
         )
 
 
@@ -112,6 +145,20 @@ def test_step(versus: Callable[..., None], layout: torch.memory_format) -> None:
         Step(layout, accelerates=False),
         close_at_first,
         peer_name="eager",
+        target=2.3 if layout == torch.contiguous_format else 1.1,
+    )
+
+
+def test_step_beside_half_precision(versus: Callable[..., None]) -> None:
+    def close_at_first(ours: Tensor, peers: Tensor) -> None:
+        torch.testing.assert_close(ours, peers.float(), rtol=0.2, atol=0.2)
+
+    versus(
+        "conv, training step of DCGAN, 64 x 1x32x32, channels_last, beside bfloat16",
+        Step(torch.channels_last, accelerates=True),
+        half(Step(torch.channels_last, accelerates=False)),
+        close_at_first,
+        peer_name="eager, bfloat16",
         target=1.1,
     )
 
