@@ -23,6 +23,7 @@ struct Shape {
   int64_t blocks;  // of a part
 
   // From a product's matrix to the next: a line of the cache more than a power of 2, which would be in its way.
+  int64_t right_stride() const { return depth * kColumns<T> + kLanes<T>; }
   int64_t left_stride(int64_t groups) const { return groups * kRows * depth + kLanes<T>; }
   int64_t product_stride(int64_t groups) const { return groups * kRows * kColumns<T> + kLanes<T>; }
 
@@ -46,7 +47,7 @@ struct Shape {
 template <class T>
 int64_t packed_size(const Correlation<T>& a) {
   const Shape<T> shape(a);
-  return shape.targets * shape.panels * kProducts * shape.depth * kColumns<T>;
+  return shape.targets * shape.panels * kProducts * shape.right_stride();
 }
 
 template <class T>
@@ -75,7 +76,7 @@ void pack(const Correlation<T>& a, const Weight<const T>& weight, int64_t item, 
     for (int parity = 0; parity < kParities; ++parity) {
       const int y = parity / 2, x = parity % 2;
       const int64_t target = a.up ? parity : 0, row = (a.up ? 0 : parity * shape.vectors * kLanes<T>)+k;
-      T* to = packed + (((target * shape.panels + panel) * kProducts) * shape.depth + row) * kColumns<T>;
+      T* to = packed + (target * shape.panels + panel) * kProducts * shape.right_stride() + row * kColumns<T>;
       for (int v = 0; v < kWide; ++v) {
         typename V::Lanes taps_x[2][kPoints];
         for (int t = 0; t < 2; ++t) {
@@ -89,7 +90,7 @@ void pack(const Correlation<T>& a, const Weight<const T>& weight, int64_t item, 
           typename V::Lanes points[kPoints];
           taps_to_points<T>(taps_x[0][j], taps_x[1][j], points);
           for (int i = 0; i < kPoints; ++i)
-            V::store(points[i], to + (i * kPoints + j) * shape.depth * kColumns<T> + v * V::kLanes);
+            V::store(points[i], to + (i * kPoints + j) * shape.right_stride() + v * V::kLanes);
         }
       }
     }
@@ -207,7 +208,7 @@ void run(const Correlation<T>& a, int64_t item, T* left) {
   const int parity = static_cast<int>(item % shape.targets);
   const int64_t block = item / shape.targets, begin = block % shape.blocks * shape.block;
   const int64_t first = block / shape.blocks * shape.tiles + begin, count = least(shape.block, shape.tiles - begin);
-  const int64_t groups = over(count, kRows), height = kRows * shape.depth, width = shape.depth * kColumns<T>;
+  const int64_t groups = over(count, kRows), height = kRows * shape.depth, width = shape.right_stride();
   const int64_t left_stride = shape.left_stride(groups), product_stride = shape.product_stride(groups);
   T *zeros = left + kProducts * left_stride, *products = zeros + shape.depth;
   std::memset(zeros, 0, shape.depth * sizeof(T));
