@@ -35,6 +35,7 @@ class GANTask(ModelTask):
         self.model = model
         self.generator, self.discriminator = networks["generator"], networks["discriminator"]
         self.may_join = not model.compile and _rows_meet_in_batch_norm_alone(self.discriminator)
+        self.normalises_rows = any(isinstance(m, nn.BatchNorm1d) for m in self.generator.modules())
         self.loss = GAN_LOSSES[model.loss]
         self.penalty = penalty_weight(model)
         self.trained = [p for p in self.discriminator.parameters() if p.requires_grad]
@@ -50,6 +51,12 @@ class GANTask(ModelTask):
         x, y = self.seen(x, y)
         reals = (2 * x - 1).chunk(self.model.d_steps)
         labels = [None] * len(reals) if y is None else y.chunk(self.model.d_steps)
+        if self.normalises_rows and len(reals[-1]) < 2:
+            raise ValueError(
+                "a step takes n_samples=1, but batch norm in the generator needs at least 2 rows: fit more rows, with"
+                " batch_size >= 2 (of a DataLoader: drop_last=True), or pass generator=pygen.nn.MLPGenerator(...,"
+                ' norm="none").'
+            )
         for real, label in zip(reals, labels, strict=True):
             # 1. The generator makes as many rows as there are real ones; only the last go on to its own step.
             with torch.set_grad_enabled(real is reals[-1]), self.autocast():

@@ -43,7 +43,8 @@ class GAN(DeepEstimator):
     generator, discriminator : Module, optional
         Called as ``generator(z)``, codes ``[N, latent_dim]`` to rows ``[N, C, H, W]`` (or ``[N, D]``) in [-1, 1], and
         ``discriminator(x)``, rows to logits ``[N]``, without a sigmoid; with ``(z, y)`` and ``(x, y)``, y int64
-        ``[N]``, if the model is conditional. They are copied, not changed. Default: dense layers.
+        ``[N]``, if the model is conditional. They are copied, not changed. Default: dense layers, with
+        batch norm in the generator.
     max_steps, max_epochs : int, optional
         How long to train; ``max_steps`` wins. Default: 20 epochs, or 5000 steps if that is more.
     batch_size : int, default=64

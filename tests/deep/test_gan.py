@@ -317,6 +317,13 @@ def test_what_cannot_work_is_refused_with_the_reason(make, parameters, message, 
     assert "\n" not in str(caught.value)
 
 
+def test_batch_norm_needs_two_rows(digits):
+    with pytest.raises(ValueError, match="n_samples=1, but batch norm in the generator"):
+        small(batch_size=1).fit(digits[0])
+    alone = MLPGenerator(6, SHAPE, norm="none")
+    assert small(batch_size=1, generator=alone).fit(digits[0]).n_steps_ == 3
+
+
 def test_dcgan_needs_images(digits):
     with pytest.raises(ValueError, match=r"DCGAN needs images.*\[64\]"):
         small_dcgan().fit(digits[0].flatten(1))

@@ -225,6 +225,13 @@ def test_strides_must_fit_the_channels():
         nn.ConvDecoder(2, (1, 8, 8), channels=(4, 4))
 
 
+def test_normalisation_of_the_dense_generator():
+    norms = [make("MLPGenerator", norm=norm).state_dict() for norm in ("batch", "none")]
+    assert [any("running_mean" in name for name in names) for names in norms] == [True, False]
+    with pytest.raises(ValueError, match=r'norm must be "batch" or "none"; got \'layer\''):
+        make("MLPGenerator", norm="layer")
+
+
 @pytest.mark.parametrize("name", ["MLPEncoder", "MLPDecoder", "MLPGenerator", "MLPDiscriminator"])
 @pytest.mark.parametrize("shape", [(7,), (5, 3), (2, 3, 4, 5)], ids=str)
 def test_dense_networks_take_any_shape(name, shape):
