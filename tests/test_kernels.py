@@ -74,6 +74,8 @@ EXPECTED = {
         "tensor": 16,
     },
     "map_kernel<TileShape<float, .*>, (true|false)>": {"loads": 8, "stores": 1, "tensor": 24},
+    "few_kernel<(__half|__nv_bfloat16)>": {"loads": 1, "shared loads": 8, "tensor": 16},
+    "few_kernel<float>": {"loads": 1, "tensor": 48},
     "weight_kernel<TileShape<(__half|__nv_bfloat16), .*> ?>": {
         "loads": 8,
         "shared loads": 8,

@@ -45,6 +45,14 @@ BackwardWorkspace take_backward(Taker& taker, const Maps& maps, bool transposed,
   return w;
 }
 
+// A map without statistics.
+void launch_alone(const Maps& maps, bool up, Real dtype, const MapCall& call, int multiprocessors, Launcher& launch) {
+  if (up && takes_few(maps, dtype))
+    launch_few(maps, dtype, call, multiprocessors, launch);
+  else
+    launch_map(maps, up, dtype, plan_map(maps, up, 1, dtype, multiprocessors), call, launch);
+}
+
 void launch_weight_gradient(const Maps& maps, Real dtype, const BackwardWorkspace& w, const void* small,
                             const void* large, bool taps_last, void* gradient, Launcher& launch) {
   launch_weight(maps, dtype, w.plan, small, large, w.parts, launch);
@@ -57,6 +65,10 @@ void launch_weight_gradient(const Maps& maps, Real dtype, const BackwardWorkspac
 }
 
 }  // namespace
+
+bool conv_takes_few(int64_t small, int64_t large, Real dtype) {
+  return takes_few(maps_of(0, 0, 0, small, large), dtype);
+}
 
 const char* conv_bytes(int64_t batch, int64_t height, int64_t width, int64_t small, int64_t large, bool transposed,
                        int64_t n_batches, Real dtype, int64_t* bytes) {
@@ -87,8 +99,8 @@ const char* launch_conv_act(const void* x, const void* weight, const void* bias,
   int multiprocessors = 0;
   if (const char* error = count_multiprocessors(&multiprocessors)) return error;
   Launcher launch = {static_cast<cudaStream_t>(stream)};
-  launch_map(maps, transposed, dtype, plan_map(maps, transposed, 1, dtype, multiprocessors),
-             {x, weight, bias, y, nullptr, activated_by(activation, slope)}, launch);
+  launch_alone(maps, transposed, dtype, {x, weight, bias, y, nullptr, activated_by(activation, slope)}, multiprocessors,
+               launch);
   return error_text(launch.error);
 }
 
@@ -147,8 +159,7 @@ const char* launch_conv_backward(const void* grad, const void* x, const void* we
   launch_norm_backward(norm, dtype, grad, from, w.slots, w.sums, changes ? w.before : nullptr, grad_norm_weight,
                        grad_bias, launch);
   if (grad_x)
-    launch_map(maps, !transposed, dtype, plan_map(maps, !transposed, 1, dtype, multiprocessors),
-               {before, weight, nullptr, grad_x, nullptr, {}}, launch);
+    launch_alone(maps, !transposed, dtype, {before, weight, nullptr, grad_x, nullptr, {}}, multiprocessors, launch);
   if (grad_weight)
     launch_weight_gradient(maps, dtype, w, transposed ? x : before, transposed ? before : x, taps_last, grad_weight,
                            launch);

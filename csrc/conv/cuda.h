@@ -13,6 +13,10 @@
 
 namespace pygen {
 
+// Whether a large map of so few channels is computed, without batch norm, as fast as it is; else tensor cores take
+// channels in multiples of 16 bytes alone.
+bool conv_takes_few(int64_t small, int64_t large, Real dtype);
+
 // What `workspace` must have; weight: whether its gradient is asked for.
 const char* conv_bytes(int64_t batch, int64_t height, int64_t width, int64_t small, int64_t large, bool transposed,
                        int64_t n_batches, Real dtype, int64_t* bytes);

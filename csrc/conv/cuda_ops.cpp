@@ -133,11 +133,14 @@ Tensor workspace_of(const Tensor& x, const char* error, int64_t bytes) {
 }
 
 // Tensor cores take channels in multiples of 16 bytes. Where a picture's few would keep a layer from them, zeros are
-// added: that is sooner done than the layer without them.
+// added: that is sooner done than the layer without them. makes_large: the large map is all that is computed, for which
+// there may be a kernel that takes few.
 struct Filling {
   int64_t small, large;  // channels that are missing
 
-  explicit Filling(const Sizes& s) : small(missing(s.small, s.dtype)), large(missing(s.large, s.dtype)) {}
+  Filling(const Sizes& s, bool makes_large) : small(missing(s.small, s.dtype)), large(missing(s.large, s.dtype)) {
+    if (makes_large && conv_takes_few(s.small + small, s.large, s.dtype)) large = 0;
+  }
   explicit operator bool() const { return small > 0 || large > 0; }
 
   static int64_t missing(int64_t channels, Real dtype) {
@@ -163,7 +166,7 @@ Tensor act_cuda(const Tensor& x, const Tensor& weight, const Maybe& bias, bool t
   const Vector summand(x, bias, s.channels, x.scalar_type(), "bias must be [C_out] in the dtype of x");
   Result y = s.result(x);
   if (s.batch == 0) return y.out;
-  if (const Filling filling(s); filling) {
+  if (const Filling filling(s, transposed); filling) {
     Maybe filled;
     if (bias) filled = torch::stable::pad(*bias, {0, transposed ? filling.large : filling.small});
     copy_first(act_cuda(filling.map(x, transposed), filling.weight(weight), filled, transposed, activation, slope),
@@ -252,7 +255,7 @@ std::tuple<Tensor, Tensor, Tensor> act_backward_cuda(const Tensor& grad, const T
   for (const Tensor* tensor : {&grad, &y}) s.check_result(x, *tensor, "grad and y must be as the result is");
   const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
   const Tensor grad_bias = torch::stable::new_empty(weight, {s.channels});
-  if (const Filling filling(s); filling && s.batch > 0) {
+  if (const Filling filling(s, !transposed && !needs_weight); filling && s.batch > 0) {
     const auto [of_x, of_weight, of_bias] =
         act_backward_cuda(filling.map(grad, !transposed), filling.map(x, transposed), filling.weight(weight),
                           filling.map(y, !transposed), transposed, activation, slope, needs_x, needs_weight);

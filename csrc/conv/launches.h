@@ -39,6 +39,10 @@ void launch_map(const Maps& maps, bool up, Real dtype, const MapPlan& plan, cons
 void launch_weight(const Maps& maps, Real dtype, const WeightPlan& plan, const void* small, const void* large,
                    void* parts, Launcher& launch);
 
+// few.cu. Up to a map of few channels; whether it takes these.
+bool takes_few(const Maps& maps, Real dtype);
+void launch_few(const Maps& maps, Real dtype, const MapCall& call, int multiprocessors, Launcher& launch);
+
 // norm.cu. A map of n_parts * pixels.
 struct NormCall {
   int64_t pixels, n_parts, channels;

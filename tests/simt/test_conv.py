@@ -13,7 +13,9 @@ FUNCTIONS = BYTES, BACKWARD_BYTES, ACT, BN_ACT, BACKWARD = tuple(
     )
 )
 PROGRAM = Program(
-    "csrc/conv/cuda.h", FUNCTIONS, [f"csrc/conv/{name}.cu" for name in ("cuda", "norm", "product")]
+    "csrc/conv/cuda.h",
+    FUNCTIONS,
+    [f"csrc/conv/{name}.cu" for name in ("cuda", "few", "norm", "product")],
 )
 pytestmark = pytest.mark.xdist_group("conv")  # they share what is compiled
 # In the order of pygen::Real.
@@ -213,6 +215,9 @@ def exercise(program, **options):
         check_bn(program, p, n_batches=2, **options)
     # Four slices: the last is read where results are put together.
     check_bn(program, Problem(2, 5, 7, 16, 8, True, torch.float32), **options)
+    # Four tiles of three blocks, in two stages each.
+    options = {**options, "multiprocessors": 1}
+    check_act(program, Problem(2, 3, 18, 20, 3, True, torch.float32), needs=(0, 0), **options)
 
 
 # Odd numbers of channels; whole tiles and parts of them; one pixel; more channels than a tile has.
@@ -255,6 +260,39 @@ def test_activations(dtype, activation):
 def test_tiles_of_every_shape(dtype, transposed, small, large, multiprocessors):
     p = Problem(3, 5, 5, small, large, transposed, dtype)
     check_act(PROGRAM, p, "leaky_relu", multiprocessors=multiprocessors)
+
+
+# One pixel; a tile and parts of others; more tiles than blocks, more channels than a stage has.
+@pytest.mark.parametrize(
+    ("sizes", "mode", "backwards"),
+    [
+        ((3, 1, 1, 8, 1), "address", True),
+        ((1, 17, 33, 24, 3), "address", False),
+        ((2, 16, 5, 72, 4), "thread", False),
+        ((4, 3, 20, 40, 2), "thread", True),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_maps_of_few_channels(dtype, sizes, mode, backwards):
+    options = {"mode": mode, "backwards": backwards, "multiprocessors": 1}
+    check_act(PROGRAM, Problem(*sizes, True, dtype), "tanh", needs=(0, 0), **options)
+    p = Problem(*sizes, False, dtype)
+    check_act(PROGRAM, p, "leaky_relu", biased=False, needs=(1, 0), **options)
+
+
+def test_a_map_of_few_channels_does_not_depend_on_the_order_of_blocks():
+    p = Problem(4, 5, 17, 16, 3, True, torch.bfloat16)
+    runs = [
+        PROGRAM.call(
+            ACT,
+            *(last(p.x), last(p.weight), None, *p.sizes, 0, SLOPE),
+            *(DTYPES.index(p.dtype), nan(last(p.grad).shape, p.dtype), None),
+            backwards=backwards,
+            multiprocessors=multiprocessors,
+        )[-1]
+        for backwards, multiprocessors in ((False, 1), (True, 8))
+    ]
+    assert torch.equal(*runs)
 
 
 @pytest.mark.parametrize("needs", [(0, 0), (0, 1), (1, 0)])
