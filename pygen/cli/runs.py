@@ -29,8 +29,12 @@ from pygen.io import CONFIG, TENSORS
 FORMAT = 1
 RECORD = "run.json"
 CHECKPOINTS = "checkpoints"
+EVALUATION = "evaluation.json"
 # All that a run leaves in its folder; the last four only where networks were trained.
-NAMES = (TENSORS, CONFIG, RECORD, CHECKPOINTS, "samples", "metrics.jsonl", "tensorboard")
+NAMES = (
+    *(TENSORS, CONFIG, RECORD, EVALUATION),
+    *(CHECKPOINTS, "samples", "metrics.jsonl", "tensorboard"),
+)
 # A folder inside it, of what is not finished or about to be removed.
 STAGE = ".run-"
 
@@ -174,7 +178,7 @@ def write_record(run: Run, folder: Path) -> None:
     """Write the record of the model in a folder, or of one that is yet to come."""
     record = {
         "format": FORMAT,
-        "config_sha256": _digest(folder) if (folder / CONFIG).exists() else None,
+        "config_sha256": model_digest(folder) if (folder / CONFIG).exists() else None,
         "versions": {
             "pygen": pygen.__version__,
             "torch": str(torch.__version__),
@@ -202,7 +206,7 @@ def read_run(folder: Path) -> tuple[Any, Run]:
         )
     model = pygen.load(folder)
     run, of = read_record(folder)
-    if of != _digest(folder):
+    if of != model_digest(folder):
         raise ValueError(
             f"{folder / RECORD}: expected the record of the model beside it, found another's"
         )
@@ -247,5 +251,6 @@ def read_record(folder: Path) -> tuple[Run, str | None]:
         ) from error
 
 
-def _digest(folder: Path) -> str:
+def model_digest(folder: Path) -> str:
+    """Return the SHA-256 of the description of a saved model, which has that of its weights."""
     return hashlib.sha256((folder / CONFIG).read_bytes()).hexdigest()

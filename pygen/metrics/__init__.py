@@ -23,15 +23,19 @@ from pygen.metrics.classes import class_entropy, class_shares
 from pygen.metrics.classifier import Classifier
 from pygen.metrics.comparison import compare_images, independent_pixels
 from pygen.metrics.frechet import frechet_distance
+from pygen.metrics.intervals import Estimate, estimate, half_samples
 from pygen.metrics.neighbours import PRDC, prdc, two_sample_accuracy
 
 __all__ = [
     "PRDC",
     "Classifier",
+    "Estimate",
     "class_entropy",
     "class_shares",
     "compare_images",
+    "estimate",
     "frechet_distance",
+    "half_samples",
     "independent_pixels",
     "kernel_distance",
     "prdc",
