@@ -57,6 +57,9 @@ class Run:
     n_images : int
     seconds : float or None
         The fit alone; None while networks are trained.
+    divided_by : int or None
+        The seed by which `pygen demo` divided data without a test split; the model has seen only
+        the images to learn from.
     score : float or None
         Mean log-probability ("levels") or log-density of the images fitted, in nats; None of
         networks, whose figures are in metrics.jsonl.
@@ -71,6 +74,7 @@ class Run:
     n_images: int
     seconds: float | None
     score: float | None
+    divided_by: int | None = None
 
 
 def digest(images: Tensor, labels: Tensor) -> str:
@@ -242,6 +246,7 @@ def read_record(folder: Path) -> tuple[Run, str | None]:
             n_images=int(record["n_images"]),
             seconds=record["seconds"],
             score=record["score"],
+            divided_by=record.get("divided_by"),
         )
         return run, record["config_sha256"]
     except (LookupError, TypeError, ValueError, RecursionError) as error:
