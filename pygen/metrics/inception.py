@@ -10,6 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
+from pygen.metrics.inception_network import InceptionNetwork
+
 # Images that pass through at a time: each becomes 299x299 pixels.
 _CHUNK = 32
 
@@ -17,14 +19,14 @@ _CHUNK = 32
 class Inception:
     """The Inception v3 of 2015 with the weights of a file; nothing is ever fetched.
 
-    Network and resizing are those of the package torch-fidelity, which reproduces the original FID: features
-    ``[N, 2048]`` of the last pooling.
+    Features ``[N, 2048]`` of the last pooling, of images resized as TensorFlow did it for the original FID.
 
     Parameters
     ----------
     weights : Path
-        A state dict as torch-fidelity's ``weights-inception-2015-12-05-6726825d.pth``, saved by ``torch.save`` or as
-        safetensors. Nothing in it is executed.
+        A state dict with the names of pytorch-fid's ``pt_inception-2015-12-05-6726825d.pth``, which is
+        torch-fidelity's ``weights-inception-2015-12-05-6726825d.pth``, too; saved by ``torch.save`` or as safetensors.
+        Nothing in it is executed.
 
     Attributes
     ----------
@@ -37,13 +39,10 @@ class Inception:
     ------
     FileNotFoundError
         If there is no such file.
-    ModuleNotFoundError
-        If torch-fidelity is missing.
     ValueError
         If the file is not such weights.
     """
 
-    n_features = 2048
     # PyTorch's convention: a file's name ends in the first digits of its SHA-256.
     _ORIGINAL = "6726825d"
 
@@ -51,24 +50,15 @@ class Inception:
         data = weights.read_bytes()
         self.sha256 = hashlib.sha256(data).hexdigest()
         self.is_original = self.sha256.startswith(self._ORIGINAL)
+        self._network = InceptionNetwork()
         try:
-            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                "Inception features: expected the package torch-fidelity, found none; "
-                "pip install 'pygen[inception]'"
-            ) from error
-        # It only reads files, and would execute what is in them: it gets weights that were read safely.
-        safe = io.BytesIO()
-        torch.save(_weights(weights, data), safe)
-        safe.seek(0)
-        try:
-            self._network = FeatureExtractorInceptionV3("inception", ["2048"], safe)
+            self._network.load_state_dict(_weights(weights, data))
         except RuntimeError as error:
             raise ValueError(
-                f"{weights}: expected the weights of torch-fidelity's Inception v3, found others: "
-                f"{str(error).splitlines()[-1].strip()}"
+                f"{weights}: expected the weights of the FID's Inception v3, found others: "
+                f"{str(error).splitlines()[1].strip()[:200]}"
             ) from error
+        self._network.eval()
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
@@ -85,7 +75,7 @@ class Inception:
                 f"{list(images.shape)}"
             )
         parts = (part.expand(-1, 3, -1, -1) for part in images.split(_CHUNK))
-        return torch.cat([self._network(part)[0] for part in parts])
+        return torch.cat([self._network(part) for part in parts])
 
 
 def _weights(path: Path, data: bytes) -> dict[str, Tensor]:
