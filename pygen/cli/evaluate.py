@@ -15,10 +15,10 @@ from tqdm import tqdm
 
 from pygen.cli import demo_images, evaluation, judges, options
 from pygen.cli.demo_images import Images
-from pygen.cli.evaluation import Evaluation
+from pygen.cli.evaluation import MEASURES, Evaluation
 from pygen.cli.judges import Judge
 from pygen.cli.runs import RECORD, Run, digest, read_run
-from pygen.cli.terminal import lines
+from pygen.cli.terminal import lines, wrapped
 from pygen.deep import VAE
 from pygen.density import ClassConditional
 from pygen.density.base import DensityEstimator
@@ -70,7 +70,7 @@ def run(asked: options.Evaluate) -> None:
     )
     for of_data in by_data(found):
         shown = evaluation.table(of_data)
-        print(shown.title, *lines(shown), *shown.notes, "", sep="\n")
+        print(shown.title, *lines(shown), *wrapped(shown.notes), "", sep="\n")
     if asked.out is not None:
         content = [evaluation.as_json(one) for one in found]
         text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
@@ -290,23 +290,31 @@ class _Beside:
             for positions in zip(*chosen, strict=True):
                 parts = (of[some] for of, some in zip(rows, positions, strict=True))
                 halves.append(figures(*parts))
-        return {
-            name: estimate(value, [half[name] for half in halves]) for name, value in found.items()
-        }
+        estimates = {}
+        for name, value in found.items():
+            measure = MEASURES[name]
+            estimates[name] = estimate(
+                value, [half[name] for half in halves], least=measure.least, most=measure.most
+            )
+        return estimates
 
 
 def _evaluate(folder: Path, model: Any, record: Run, beside: _Beside) -> Evaluation:
     figures = beside.figures(_samples(model, record, beside.n_samples, beside.seed))
     figures |= beside.likelihoods(model, record)
     images, judge = beside.images, beside.judge
-    held_out = f"held out ({images.held_out})"
+    held_out = f"held out from all models ({images.held_out})"
+    fitted = "those that all models were fitted to"
     return Evaluation(
         folder=folder,
         title=title(model),
         data=record.data,
         data_sha256=record.data_sha256,
         split=beside.split,
-        reference=held_out if beside.split == "test" else "those all models were fitted to",
+        reference=held_out if beside.split == "test" else fitted,
+        others=f"training images{_overlap(beside)}"
+        if beside.split == "test"
+        else "held-out images",
         n_reference=len(beside.reference),
         n_samples=beside.n_samples,
         features=judge.name,
@@ -317,6 +325,15 @@ def _evaluate(folder: Path, model: Any, record: Run, beside: _Beside) -> Evaluat
         floor=beside.floor,
         baseline=beside.baseline,
     )
+
+
+def _overlap(beside: _Beside) -> str:
+    """Say it where the classifier knows the training images of the floor."""
+    if beside.judge.classifier is None:
+        return ""
+    if len(beside.images.train) - judges.LEARNED >= beside.n_samples:
+        return ", which the classifier has not seen"
+    return ", which the classifier has learned from"
 
 
 def title(model: Any) -> str:
