@@ -137,10 +137,13 @@ class Evaluation:
 
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
-    """Return it as JSON has it; each figure is value, low, high."""
+    """Return it as JSON has it; each figure is value, low, high, and an infinite one, which JSON lacks, text."""
     content = asdict(replace(evaluation, folder=Path()))
     for name in ("figures", "floor", "baseline"):
-        content[name] = {key: found._asdict() for key, found in getattr(evaluation, name).items()}
+        content[name] = {
+            key: {**found._asdict(), "value": _text_if_infinite(found.value)}
+            for key, found in getattr(evaluation, name).items()
+        }
     content["folder"] = str(evaluation.folder)
     return content
 
@@ -171,7 +174,7 @@ def read(folder: Path) -> Evaluation | None:
             return None
         of = content.pop("config_sha256")
         for name in ("figures", "floor", "baseline"):
-            content[name] = {key: Estimate(**found) for key, found in content[name].items()}
+            content[name] = {key: _estimate(**found) for key, found in content[name].items()}
         evaluation = Evaluation(folder=folder, **content)
     except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise ValueError(
@@ -179,6 +182,14 @@ def read(folder: Path) -> Evaluation | None:
             f"({type(error).__name__}: {error}); evaluate the run again"
         ) from error
     return evaluation if of == model_digest(folder) else None
+
+
+def _estimate(value: float | str, low: float | None, high: float | None) -> Estimate:
+    return Estimate(float(value), low, high)
+
+
+def _text_if_infinite(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
 
 
 def table(evaluations: Sequence[Evaluation]) -> Table:

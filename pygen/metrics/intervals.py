@@ -63,11 +63,11 @@ def estimate(
     ----------
     value : float
     of_halves : sequence of float
-        The same figure of :func:`half_samples`; with fewer than two there is no interval.
+        The same figure of :func:`half_samples`; with fewer than two, or infinite ones, there is no interval.
     least, most : float
         Between which the figure lies in any case.
     """
-    if len(of_halves) < 2:
+    if len(of_halves) < 2 or not all(map(math.isfinite, [value, *of_halves])):
         return Estimate(value)
     margin = _NORMAL_95 * torch.tensor(of_halves, dtype=torch.float64).std().item()
     return Estimate(value, max(value - margin, least), min(value + margin, most))

@@ -158,6 +158,20 @@ def test_an_evaluation_is_of_the_model_beside_it(tmp_path: Path, error: Error) -
         evaluation.read(run)
 
 
+def test_infinite_figures(tmp_path: Path) -> None:
+    data = tmp_path / "data.npz"
+    x = np.random.default_rng(0).integers(0, 128, (120, 2, 3)).astype(np.uint8)
+    x[110:] += 128  # levels that no training image has
+    np.savez(data, x_train=x[:60], x_test=x[60:])
+    run = tmp_path / "run"
+    command = ["fit", "naive-bayes", "--data", str(data), "--out", str(run), "--levels", "2"]
+    assert main([*command, "--no-per-class", "--alpha", "0"]) == 0
+    (one,) = evaluate_runs([run], features="pixels", n_resamples=2)
+    assert one.figures["log_likelihood"] == (-np.inf, None, None)
+    assert evaluation.read(run) == one
+    assert "-inf" in evaluation.table([one]).rows[1]
+
+
 def test_data_that_the_demo_divided(tmp_path: Path, error: Error) -> None:
     data, out = small(tmp_path / "data.npz", 80, 0), tmp_path / "demo"
     command = ["demo", "--data", str(data), "--out", str(out), "--steps", "2", "--seed", "3"]
