@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -12,10 +13,11 @@ import pytest
 import torch
 
 import pygen
-from pygen.cli import evaluation, main
+from pygen.cli import evaluation, judges, main
 from pygen.cli.evaluate import evaluate_runs
 from pygen.cli.evaluation import Evaluation
 from pygen.metrics import frechet_distance, memorisation, nearest, prdc
+from pygen.metrics.inception_network import InceptionNetwork
 
 Error = Callable[..., str]
 NAMES = ("naive_bayes", "gaussian_bayes", "mixture", "autoencoder", "vae", "gan", "dcgan")
@@ -190,6 +192,17 @@ def test_reference_of_training_images(tmp_path: Path) -> None:
     assert (one.split, one.n_reference, one.others) == ("train", 60, "held-out images")
     assert "fitted to" in one.reference
     assert one.floor["memorisation"].value == 0.5  # held-out images beside themselves
+
+
+def test_inception_features(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    torch.save(InceptionNetwork().state_dict(), file)
+    judge = judges.by_inception(file)
+    images = torch.randint(0, 256, (2, 1, 8, 8), dtype=torch.uint8)
+    assert judge.features(images).shape == (2, 2048)
+    assert judge.has_unit
+    assert hashlib.sha256(file.read_bytes()).hexdigest()[:16] in judge.name
+    assert "not the original" in judge.name
 
 
 def test_refused(tmp_path: Path, error: Error) -> None:
