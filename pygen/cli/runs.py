@@ -29,8 +29,10 @@ from pygen.io import CONFIG, TENSORS
 FORMAT = 1
 RECORD = "run.json"
 CHECKPOINTS = "checkpoints"
-# All that a run leaves in its folder; the last four only where networks were trained.
-NAMES = (TENSORS, CONFIG, RECORD, CHECKPOINTS, "samples", "metrics.jsonl", "tensorboard")
+EVALUATION = "evaluation.json"
+_OF_TRAINING = (CHECKPOINTS, "samples", "metrics.jsonl", "tensorboard")
+# All that a run has in its folder.
+NAMES = (TENSORS, CONFIG, RECORD, EVALUATION, *_OF_TRAINING)
 # A folder inside it, of what is not finished or about to be removed.
 STAGE = ".run-"
 
@@ -56,6 +58,9 @@ class Run:
     score : float or None
         Mean log-probability ("levels") or log-density of the images fitted, in nats; None of
         networks, whose figures are in metrics.jsonl.
+    divided_by : int or None
+        The seed by which `pygen demo` divided data without a test split: the model has seen only
+        the images to learn from.
     """
 
     data: str
@@ -67,6 +72,7 @@ class Run:
     n_images: int
     seconds: float | None
     score: float | None
+    divided_by: int | None = None
 
 
 def digest(images: Tensor, labels: Tensor) -> str:
@@ -174,7 +180,7 @@ def write_record(run: Run, folder: Path) -> None:
     """Write the record of the model in a folder, or of one that is yet to come."""
     record = {
         "format": FORMAT,
-        "config_sha256": _digest(folder) if (folder / CONFIG).exists() else None,
+        "config_sha256": model_digest(folder) if (folder / CONFIG).exists() else None,
         "versions": {
             "pygen": pygen.__version__,
             "torch": str(torch.__version__),
@@ -202,7 +208,7 @@ def read_run(folder: Path) -> tuple[Any, Run]:
         )
     model = pygen.load(folder)
     run, of = read_record(folder)
-    if of != _digest(folder):
+    if of != model_digest(folder):
         raise ValueError(
             f"{folder / RECORD}: expected the record of the model beside it, found another's"
         )
@@ -238,6 +244,7 @@ def read_record(folder: Path) -> tuple[Run, str | None]:
             n_images=int(record["n_images"]),
             seconds=record["seconds"],
             score=record["score"],
+            divided_by=record.get("divided_by"),
         )
         return run, record["config_sha256"]
     except (LookupError, TypeError, ValueError, RecursionError) as error:
@@ -247,5 +254,6 @@ def read_record(folder: Path) -> tuple[Run, str | None]:
         ) from error
 
 
-def _digest(folder: Path) -> str:
+def model_digest(folder: Path) -> str:
+    """Return the SHA-256 of the description of a saved model, which has that of its weights."""
     return hashlib.sha256((folder / CONFIG).read_bytes()).hexdigest()
