@@ -6,7 +6,11 @@ from typing import Any
 import griffe
 
 _ROLE = re.compile(r":(?:class|func|meth|mod):`([^`]+)`")
-_TABLE = re.compile(r"^=+(?: +=+)+\n(?:(.*)\n=+(?: +=+)+\n)?((?:.*\n)*?)(=+(?: +=+)+)$", re.MULTILINE)
+# A section's line `name : type`; what follows `array-like` shall not be taken for a difference.
+_TYPE = re.compile(r"^([\w, ]+ : )(.*)$", re.MULTILINE)
+_TABLE = re.compile(
+    r"^=+(?: +=+)+\n(?:(.*)\n=+(?: +=+)+\n)?((?:.*\n)*?)(=+(?: +=+)+)$", re.MULTILINE
+)
 
 
 def _reference(found: re.Match[str]) -> str:
@@ -29,11 +33,16 @@ def _table(found: re.Match[str]) -> str:
     return "\n".join([row(header or ""), "|" + " --- |" * len(starts), *lines])
 
 
+def _type(found: re.Match[str]) -> str:
+    """Types are shown as code by themselves; a hyphen that does not break keeps one whole."""
+    return found[1] + found[2].replace("``", "").replace("-like", "\u2011like")
+
+
 class Docstrings(griffe.Extension):
     """Rewrites each docstring before it is parsed."""
 
     def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring is not None:
             text = obj.docstring.value + "\n"
-            text = _TABLE.sub(_table, text)
+            text = _TYPE.sub(_type, _TABLE.sub(_table, text))
             obj.docstring.value = _ROLE.sub(_reference, text)

@@ -87,7 +87,7 @@ def gaussian_mixture() -> Picture:
         means = pixels(torch.as_tensor(model.means_)[order]).view(2, 5, 1, 8, 8)
         drawn = pixels(model.sample(10)[0]).view(2, 5, 1, 8, 8)
         pictures.append(grid(torch.cat([means, drawn]).flatten(0, 1), 5))
-    return beside(pictures, [f"{kind}: means, samples" for kind in kinds])
+    return beside(pictures, kinds)
 
 
 def condition() -> Picture:
@@ -134,11 +134,11 @@ def vae() -> Picture:
 def vae_map() -> Picture:
     model = VAE(2, max_steps=2000, **CODES).fit(images()[0])
     # Equal steps of probability: the code is normal.
-    steps = torch.special.ndtri(torch.linspace(0.02, 0.98, 14))
+    steps = torch.special.ndtri(torch.linspace(0.02, 0.98, 12))
     down, right = torch.meshgrid(-steps, steps, indexing="ij")
-    plane = grid(model.decode(torch.stack([right, down], -1).flatten(0, 1)), 14)
+    plane = grid(model.decode(torch.stack([right, down], -1).flatten(0, 1)), 12)
     ends, labels = images("test")
-    first, last = (ends[(labels == label).nonzero()[:7, 0]] for label in (4, 9))
+    first, last = (ends[(labels == label).nonzero()[:12, 0]] for label in (4, 9))
     strips = model.interpolate(first, last, 10)
     return beside(
         [plane, grid(strips.flatten(0, 1), 10)], ["the plane of codes", "from a 4 to a 9"]

@@ -6,6 +6,8 @@ from typing import Any
 
 from latex2mathml.converter import convert
 
+# Spaces that TeX sets of itself and the converter leaves out.
+_SPACES = [(re.compile(r"\\log(?= *[a-z\\])"), r"\\log\\,"), (re.compile(r"\\sim"), r"\\;\\sim\\;")]
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 
 
@@ -14,7 +16,11 @@ def on_page_content(content: str, **_: Any) -> str:
 
     def mathml(found: re.Match[str]) -> str:
         element, latex = found.groups()
-        display = "block" if element == "div" else "inline"
-        return convert(html.unescape(latex), display=display)
+        latex = html.unescape(latex)
+        for written, spaced in _SPACES:
+            latex = written.sub(spaced, latex)
+        if element == "span":
+            return convert(latex)
+        return f'<div class="formula">{convert(latex, display="block")}</div>'
 
     return _FORMULA.sub(mathml, content)
