@@ -7,10 +7,13 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import FunctionType
 from typing import NamedTuple
 
 import pytest
 
+import pygen
+import pygen.metrics
 from pygen.cli import _parse, main
 from pygen.cli.options import Fit, Info, Interpolate, Pygen, Reconstruct, Sample
 
@@ -135,6 +138,20 @@ def test_site_builds_and_fetches_nothing(tmp_path):
         )
         assert not outside, page
         assert "arithmatex" not in html, page  # a formula that stayed as it was written
+    reference = "".join(page.read_text() for page in (tmp_path / "api").iterdir())
+    for module in (
+        pygen,
+        pygen.density,
+        pygen.deep,
+        pygen.nn,
+        pygen.ops,
+        pygen.metrics,
+        pygen.data,
+    ):
+        for name in module.__all__:
+            if isinstance(getattr(module, name), (type, FunctionType)):
+                # Below the module, or where it is defined.
+                assert re.search(rf'id="pygen\.([\w.]+\.)?{name}"', reference), (module, name)
 
 
 def test_tables_are_what_results_give():
