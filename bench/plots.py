@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import matplotlib as mpl
 from compare import quartiles
 from matplotlib import pyplot
-from tables import ROOT, kept
+from tables import PLOTS, ROOT, kept
 
 mpl.use("svg")
 
@@ -72,14 +72,10 @@ def main() -> None:
     mpl.rcParams.update({"svg.hashsalt": "pygen", "svg.fonttype": "path", "font.size": 8})
     for result in kept():
         lines, peers = lines_of(result)
-        for group, name in (
-            ("EM iteration", "em"),
-            ("sample", "sample"),
-            ("generator", "generator"),
-        ):
+        for group, file, _ in PLOTS.values():
             own = {key: points for key, points in lines.items() if key[0].startswith(group)}
             if own:
-                draw(group, own, peers[group], result["facts"], folder / f"scaling-{name}.svg")
+                draw(group, own, peers[group], result["facts"], folder / file)
 
 
 if __name__ == "__main__":

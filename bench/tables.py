@@ -3,7 +3,8 @@
 tables.py               write them
 tables.py --check       say which pages are not what the results give; exit status 1 if any is
 
-A table stands between `<!-- bench: NAME -->` and `<!-- /bench -->`; names are those of TABLES.
+A table stands between `<!-- bench: NAME -->` and `<!-- /bench -->`, or a plot that plots.py draws; names are those of
+TABLES and PLOTS.
 """
 
 import json
@@ -39,6 +40,12 @@ TABLES = {
     "convolutions": ("bench_conv", ["conv"]),
     "training": ("bench_deep", ["a step of"]),
 }
+# What begins the things that a plot shows, its file, and what it shows in words.
+PLOTS = {
+    "growth of EM": ("EM iteration", "scaling-em.svg", "an EM iteration"),
+    "growth of sampling": ("sample", "scaling-sample.svg", "sampling"),
+    "growth of a generator": ("generator", "scaling-generator.svg", "DCGAN's generator, inference"),
+}
 _TABLE = re.compile(r"(<!-- bench: (.*?) -->\n).*?(<!-- /bench -->)", re.DOTALL)
 
 
@@ -65,6 +72,16 @@ def table(name: str, results: list[dict[str, Any]]) -> str:
     return "\n".join(parts) or f"No results are kept; `{command}` measures them.\n"
 
 
+def plot(name: str, results: list[dict[str, Any]]) -> str:
+    """The picture's link, where there is something to draw."""
+    group, file, words = PLOTS[name]
+    command = "python bench/compare.py -k bench_scaling"
+    shown = [case.get("scaling", {}) for result in results for case in result["cases"].values()]
+    if not any(scaling.get("what", "").startswith(group) for scaling in shown):
+        return f"No results are kept; `{command}` measures them.\n"
+    return f"![Seconds of {words}, as sizes grow](figures/{file})\n\n`{command}` measures it.\n"
+
+
 def _rows(cases: list[dict[str, Any]]) -> str:
     lines = ["| | pygen | peer | | ratio | quartiles |", "|---|--:|--:|---|--:|--:|"]
     for case in cases:
@@ -88,9 +105,11 @@ def written(text: str, results: list[dict[str, Any]]) -> str:
     """A page with its tables as the results give them."""
 
     def fill(found: re.Match[str]) -> str:
-        if found[2] not in TABLES:
-            raise SystemExit(f"no table {found[2]!r}: expected one of {', '.join(TABLES)}")
-        return f"{found[1]}{table(found[2], results)}{found[3]}"
+        if found[2] not in TABLES | PLOTS:
+            expected = ", ".join([*TABLES, *PLOTS])
+            raise SystemExit(f"no table {found[2]!r}: expected one of {expected}")
+        filled = table if found[2] in TABLES else plot
+        return f"{found[1]}{filled(found[2], results)}{found[3]}"
 
     return _TABLE.sub(fill, text)
 

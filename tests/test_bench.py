@@ -95,6 +95,15 @@ def test_table_without_results(bench):
     assert "No results are kept; `python bench/compare.py -k" in bench("tables").written(page, [])
 
 
+def test_link_of_a_plot_that_there_is(bench):
+    page = "<!-- bench: growth of EM -->\n<!-- /bench -->"
+    tables = bench("tables")
+    scaling = {"what": "EM iteration, diag", "axis": "N", "value": 10}
+    results = [{"facts": FACTS, "cases": {"a": case("a", [1], [1], scaling=scaling)}}]
+    assert "(figures/scaling-em.svg)" in tables.written(page, results)
+    assert "No results are kept" in tables.written(page.replace("EM", "sampling"), results)
+
+
 def test_plots_are_repeatable(bench, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib", reason='plots need pip install "pygen[plots]"')
     plots = bench("plots")
