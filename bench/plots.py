@@ -55,7 +55,12 @@ def draw(group: str, lines: Lines, peer_name: str, facts: dict[str, Any], path: 
                     values, middle, style, color=COLOURS[kind], marker=".", lw=1.4, label=label
                 )
                 panel.fill_between(values, low, high, color=COLOURS[kind], alpha=0.15, lw=0)
+        ticks = sorted(
+            {value for key, points in lines.items() if key[1] == axis for value, *_ in points}
+        )
         panel.set(xscale="log", yscale="log", xlabel=AXES[axis])
+        panel.set_xticks(ticks, labels=[f"{tick:,}" for tick in ticks])
+        panel.xaxis.minorticks_off()
         panel.grid(alpha=0.3)
     panels[0][0].set_ylabel("seconds")
     panels[0][0].legend(fontsize=7, frameon=False)
