@@ -130,7 +130,7 @@ def test_site_builds_and_fetches_nothing(tmp_path):
     built = subprocess.run(command, cwd=ROOT, env=quiet, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
     pages = list(tmp_path.rglob("*.html"))
-    assert len(pages) > len(PAGES)
+    assert len(pages) >= len(PAGES)  # README is none, a page of errors is one more
     for page in pages:
         html = page.read_text()
         outside = re.findall(
