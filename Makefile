@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 NATIVE := $(shell find csrc -type f)
 
-.PHONY: demo test lint bench kernels clean
+.PHONY: demo test lint docs bench kernels clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
@@ -18,6 +18,10 @@ lint: .venv/installed
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+
+# The variable silences an advertisement that would stand among the warnings.
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: .venv/installed
 	$(BIN)/python bench/compare.py
@@ -35,7 +39,7 @@ clean:
 # The build's needs come first and the build runs beside them: isolated, it would fetch a second torch.
 .venv/installed: .venv/bin/python pyproject.toml setup.py CMakeLists.txt constraints.txt $(NATIVE)
 	$(PIP) setuptools pybind11 cmake ninja torch
-	$(PIP) --no-build-isolation -e '.[test,lint]'
+	$(PIP) --no-build-isolation -e '.[test,lint,docs,plots]'
 	@$(BIN)/python -c 'from pygen.ops import native as n, native_error as e; print("pygen: compiled by", \
 	  n.compiler, "and", n.cuda_compiler or "no nvcc, so without CUDA", n.cuda_architectures) if n else \
 	  print("pygen: no compiled kernels (slower):", e)'

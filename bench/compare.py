@@ -2,9 +2,10 @@
 
 compare.py                      run all, print the table
 compare.py -k sample            only those whose name matches, as pytest's -k
-compare.py --save [FILE]        keep the measurements; default bench/results/CPU-DATE.json
+compare.py --save [FILE]        keep what was measured beside what is kept of this machine; default
+                                bench/results/CPU-CORES.json
 compare.py --threads 1          of every library; default: the cores there are
-compare.py FILE                 print the table of a run that was kept
+compare.py FILE                 print the table of what was kept
 """
 
 import argparse
@@ -19,7 +20,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from pygen.files import write_file
+
 BENCH = Path(__file__).parent
+RESULTS = BENCH / "results"
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
@@ -63,30 +67,59 @@ def line(case: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def show(path: Path) -> None:
-    """Print the table and the facts of a run."""
+def measured(path: Path) -> dict[str, Any]:
+    """What pytest-benchmark wrote, as it is kept: the facts of the machine, and each case with its measurements."""
     result = json.loads(path.read_text())
+    facts = result["machine_info"]["facts"]
+    when = {"date": f"{datetime.date.today()}", "load before": facts.pop("load before")}
+    cases = {}
+    for benchmark in result["benchmarks"]:
+        case = benchmark["extra_info"]
+        if case:  # a test that failed after it was timed has none
+            for times in ("ours", "peer"):
+                case[times] = [float(f"{value:.4g}") for value in case[times]]
+            cases[case["case"]] = case | when
+    return {"facts": facts, "cases": cases}
+
+
+def keep(result: dict[str, Any], path: Path) -> None:
+    """Put new cases in the place of the old ones of their names; of another machine or other versions none are."""
+    if path.exists():
+        old = json.loads(path.read_text())
+        facts = result["facts"].items()
+        changed = [f"{name} {old['facts'].get(name)}" for name, _ in facts - old["facts"].items()]
+        if changed:
+            raise SystemExit(
+                f"{path}: expected results of this machine and these versions, found those of"
+                f" {', '.join(sorted(changed))}; remove the file, or name another with --save FILE"
+            )
+        result = result | {"cases": old["cases"] | result["cases"]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, json.dumps(result, indent=1).encode() + b"\n")
+    print(f"kept in {path}")
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print the table and the facts of results."""
     lines = [("case", "pygen", "peer", "ratio", "quartiles", "target", "")]
-    # A test that failed after it was timed has no case.
-    lines += [line(b["extra_info"]) for b in result["benchmarks"] if b["extra_info"]]
+    lines += map(line, result["cases"].values())
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     print()
     for cells in lines:
         first, *others = (cell.ljust(w) for cell, w in zip(cells, widths, strict=True))
         print(first, *others, sep="  ")
     print()
-    for name, fact in result["machine_info"]["facts"].items():
+    for name, fact in result["facts"].items():
         print(f"{name}: {fact}")
     print(
         "ratio: the peer's median over pygen's; calls in alternating blocks, after one to warm up"
     )
 
 
-def saved_as(path: Path) -> Path:
-    """Where a run is kept if nothing else is said: named by CPU and date."""
-    info = json.loads(path.read_text())["machine_info"]["facts"]
-    name = re.sub(r"[^a-z0-9]+", "-", f"{info['CPU']} {info['cores']} cores".lower()).strip("-")
-    return BENCH / "results" / f"{name}-{datetime.date.today():%Y-%m-%d}.json"
+def file_of(facts: dict[str, Any]) -> Path:
+    """Where results of a machine are kept."""
+    name = re.sub(r"[^a-z0-9]+", "-", f"{facts['CPU']} {facts['cores']} cores".lower()).strip("-")
+    return RESULTS / f"{name}.json"
 
 
 def main() -> int:
@@ -101,7 +134,7 @@ def main() -> int:
     if arguments.result:
         if not arguments.result.is_file():
             parser.error(f"{arguments.result}: no such file; give a run kept with --save")
-        show(arguments.result)
+        show(json.loads(arguments.result.read_text()))
         return 0
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "result.json"
@@ -109,12 +142,10 @@ def main() -> int:
         if not path.exists() or not path.read_text():
             print("Nothing was measured; pytest's output above says why.", file=sys.stderr)
             return status or 1
-        show(path)
+        result = measured(path)
+        show(result)
         if arguments.save is not None:
-            target = Path(arguments.save) if arguments.save else saved_as(path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(path.read_bytes())
-            print(f"kept as {target}")
+            keep(result, Path(arguments.save) if arguments.save else file_of(result["facts"]))
     return status
 
 

@@ -49,6 +49,7 @@ def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
+        "instructions": _instructions(machine_info["cpu"].get("flags", [])),
         "torch": f"{torch.__version__} ({torch.get_num_threads()} threads,"
         f" {'MKL' if torch.backends.mkl.is_available() else 'no MKL'})",
         "numpy": np.__version__,
@@ -57,6 +58,12 @@ def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
         "pygen": f"{pygen.__version__}, kernels: {native.compiler if native else 'not compiled'}",
         "load before": os.environ.get("BENCH_LOAD_BEFORE", "unknown"),
     }
+
+
+def _instructions(flags: list[str]) -> str:
+    """The widest vectors, and whether there are tiles, which multiply half precision fast."""
+    vectors = "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else "unknown"
+    return f"{vectors}, {'AMX' if 'amx_bf16' in flags else 'no AMX'}"
 
 
 @pytest.fixture(scope="session")
