@@ -13,7 +13,7 @@ import platform
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 import pygen
+from pygen import cli
 from pygen.cli.pixels import Pixels
 from pygen.files import write_file
 from pygen.io import CONFIG, TENSORS
@@ -30,13 +31,22 @@ FORMAT = 1
 RECORD = "run.json"
 CHECKPOINTS = "checkpoints"
 EVALUATION = "evaluation.json"
+REPORT = "report.html"
 # All that a run leaves in its folder; the last four only where networks were trained.
 NAMES = (
-    *(TENSORS, CONFIG, RECORD, EVALUATION),
+    *(TENSORS, CONFIG, RECORD, EVALUATION, REPORT),
     *(CHECKPOINTS, "samples", "metrics.jsonl", "tensorboard"),
 )
 # A folder inside it, of what is not finished or about to be removed.
 STAGE = ".run-"
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "pygen": pygen.__version__,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+    }
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,10 @@ class Run:
     score : float or None
         Mean log-probability ("levels") or log-density of the images fitted, in nats; None of
         networks, whose figures are in metrics.jsonl.
+    command : str or None
+        The command line that wrote the record.
+    versions : dict of str to str
+        What it was written with.
     """
 
     data: str
@@ -71,6 +85,8 @@ class Run:
     n_images: int
     seconds: float | None
     score: float | None
+    command: str | None = field(default_factory=cli.command)
+    versions: dict[str, str] = field(default_factory=_versions)
 
 
 def digest(images: Tensor, labels: Tensor) -> str:
@@ -179,11 +195,6 @@ def write_record(run: Run, folder: Path) -> None:
     record = {
         "format": FORMAT,
         "config_sha256": model_digest(folder) if (folder / CONFIG).exists() else None,
-        "versions": {
-            "pygen": pygen.__version__,
-            "torch": str(torch.__version__),
-            "python": platform.python_version(),
-        },
         **asdict(run),
     }
     write_file(folder / RECORD, json.dumps(record, indent=2, allow_nan=False).encode())
@@ -242,6 +253,8 @@ def read_record(folder: Path) -> tuple[Run, str | None]:
             n_images=int(record["n_images"]),
             seconds=record["seconds"],
             score=record["score"],
+            command=record.get("command"),
+            versions=dict(record["versions"]),
         )
         return run, record["config_sha256"]
     except (LookupError, TypeError, ValueError, RecursionError) as error:
