@@ -99,9 +99,7 @@ def _classes(model: Any, asked: options.Interpolate) -> np.ndarray | None:
     return np.resize(classes, asked.n)
 
 
-def _ends(
-    images: Tensor, labels: Tensor, n: int, seed: int, classes: np.ndarray | None
-) -> Tensor:
+def _ends(images: Tensor, labels: Tensor, n: int, seed: int, classes: np.ndarray | None) -> Tensor:
     """Images that strips begin with, then those that they end with."""
     if classes is None:
         chosen = choice.rows(labels, 2 * n, seed)

@@ -62,7 +62,7 @@ def page(runs: Sequence[Subject]) -> Page:
 
 def part(of: Subject) -> Part:
     """Return what a page shows of one run."""
-    sections = [report_sections.samples(of)]
+    sections: list[Section | None] = [report_sections.samples(of)]
     if hasattr(of.model, "encode"):
         sections += [report_sections.reconstructions(of), *report_codes.sections(of)]
     if hasattr(of.model, "interpolate"):
@@ -118,7 +118,7 @@ def _check_place(out: Path) -> None:
 def _side_by_side(runs: Sequence[Subject]) -> Section:
     """Real images, then samples of each run."""
     count = _SIDE * _SIDE
-    figures = []
+    figures: list[Figure] = []
     seen = set()
     for of in runs:
         of_data = (of.record.data, of.record.image_size)
@@ -130,7 +130,9 @@ def _side_by_side(runs: Sequence[Subject]) -> Section:
     for of in runs:
         alt = f"{count} samples of {of.name}, {of.kind}"
         figures.append(Figure(grid(of.sample(count), _SIDE), alt, f"{of.name}: {of.kind}"))
-    text = "Real images, and samples of every model as they come, each class as often as in the data."
+    text = (
+        "Real images, and samples of every model as they come, each class as often as in the data."
+    )
     return Section("Side by side", text, figures, is_dense=True)
 
 

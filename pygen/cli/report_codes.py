@@ -98,6 +98,9 @@ def _traversals(of: Subject, codes: Tensor, labels: Tensor) -> Section:
     """One number of a code at a time from small to large."""
     deviations, means = torch.std_mean(codes.double(), 0, correction=0)
     chosen = deviations.argsort(descending=True, stable=True)[:_DIMENSIONS]
+    every = len(chosen) == codes.shape[1]
+    if every:
+        chosen = chosen.sort().values
     n = of.columns
     steps = torch.linspace(-_REACH, _REACH, n, dtype=torch.float64)
     swept = codes[0].double().repeat(len(chosen), n, 1)
@@ -106,7 +109,6 @@ def _traversals(of: Subject, codes: Tensor, labels: Tensor) -> Section:
     swept = swept.flatten(0, 1).float()
     y = labels[:1].expand(len(swept)) if of.model.conditional else None
     made = of.record.pixels.decode(torch.as_tensor(of.model.decode(swept, y)))
-    every = len(chosen) == codes.shape[1]
     which = "each number" if every else f"the {len(chosen)} numbers that vary most"
     text = (
         f"The code of one image, decoded again while {which} in turn goes from {_REACH} standard "

@@ -50,12 +50,15 @@ def reconstructions(of: Subject) -> Section:
     made = reconstructed(of.model, of.record, measured, measured_labels)
     error = float((to_unit(made) - to_unit(measured)).double().square().mean())
     text = (
-        f"Upper rows: {of.what}; below each what the model makes of its code of "
-        f"{of.model.latent_dim} numbers. Mean squared error of {len(measured)} images: {error:.4f}, "
-        "pixels counting from 0 to 1."
+        f"{of.what[0].upper()}{of.what[1:]}; below each what the model makes of its code of "
+        f"{of.model.latent_dim} numbers."
+    )
+    caption = (
+        f"Mean squared error of {len(measured)} images: {error:.4f}, pixels counting from 0 to 1."
     )
     alt = f"Rows of {of.what}, each above the row of their reconstructions"
-    return Section("Reconstructions", text, [Figure(stack([pairs(*row) for row in rows]), alt)])
+    picture = stack([pairs(*row) for row in rows])
+    return Section("Reconstructions", text, [Figure(picture, alt, caption)])
 
 
 def neighbours(of: Subject) -> Section:
@@ -64,7 +67,6 @@ def neighbours(of: Subject) -> Section:
     made = of.sample(columns)
     count = min(_NEIGHBOURS, len(of.train))
     distances, found = _nearest(made, of.train, count)
-    usual = _nearest(of.some(_MEASURED)[0], of.train, 1)[0].median()
     of_samples = _nearest(of.sample(_MEASURED), of.train, 1)[0].median()
     rows = [[Tile(grid(image[None], 1), "a sample", "") for image in made]]
     for k in range(count):
@@ -78,16 +80,19 @@ def neighbours(of: Subject) -> Section:
                 for distance, index in zip(distances[:, k].tolist(), found[:, k], strict=True)
             ]
         )
-    known = "the training images" if of.is_same else "the images that its data has now"
-    text = (
-        f"Below each sample those of {known} that are most like it, with their distances: the root "
-        "of the mean squared difference of pixels from 0 to 1. A distance of 0 is a copy. The median "
-        f"distance to the nearest is {of_samples:.3f} for {_MEASURED} samples"
+    known = "training images" if of.is_same else "images that its data has now"
+    text = f"Below each sample the {count} {known} that are most like it."
+    caption = (
+        "Distances are roots of mean squared differences, pixels counting from 0 to 1; a copy is at "
+        f"0. Half of {_MEASURED} samples are within {of_samples:.3f} of an image"
     )
-    text += f", and {usual:.3f} for held-out images." if of.is_new else "."
+    if of.is_new:
+        usual = _nearest(of.some(_MEASURED)[0], of.train, 1)[0].median()
+        caption += f", half of the {of.what} within {usual:.3f}"
+    caption += "."
     alt = f"{columns} samples, each above its {count} nearest training images"
     labels = ["sample", *(str(k + 1) for k in range(count))]
-    return Section("Nearest training images", text, [Tiles(rows, alt, row_labels=labels)])
+    return Section("Nearest training images", text, [Tiles(rows, alt, caption, labels)])
 
 
 def interpolations(of: Subject) -> Section | None:
@@ -99,9 +104,7 @@ def interpolations(of: Subject) -> Section | None:
         n = min(n, len(of.held_out) // 2)
         text = f"From the code of one of the {of.what} in equal steps to that of another."
     else:
-        text = (
-            "From one random code to another, along an arc, which keeps to codes of the usual length."
-        )
+        text = "From one random code to another, along an arc, which keeps to codes of the usual length."
     if of.model.conditional:
         known = of.classes
         if data is not None:
@@ -174,6 +177,7 @@ def curves(of: Subject) -> Section | None:
     caption = "Each point is the mean over the steps since the one before."
     if is_cut:
         caption += " The beginning, far above, is cut off."
+    text = "The losses of training."
     kinds = " and ".join(names)
     alt = f"{kinds} over {history[-1]['step']:,} steps; at the end " + ", ".join(
         f"{series.name} {series.y[-1]:.4g}" for series in losses
@@ -184,6 +188,7 @@ def curves(of: Subject) -> Section | None:
         kept = min(range(len(metric[0])), key=lambda i: metric[1][i])
         if of.model.keep != "best":
             kept = len(metric[0]) - 1
+        text = "The losses of training, and the metric that told which weights to keep."
         mark = (metric[0][kept], metric[1][kept], f"kept: {metric[1][kept]:.4g}")
         alt = f"{_metric(of.model)} over the steps; the weights of step {mark[0]:,} are kept"
         figures.append(
@@ -196,7 +201,7 @@ def curves(of: Subject) -> Section | None:
                 mark=mark,
             )
         )
-    return Section("Learning curves", "How training went.", figures)
+    return Section("Learning curves", text, figures)
 
 
 def _is_loss(name: str) -> bool:

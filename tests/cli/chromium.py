@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 import tempfile
@@ -49,10 +50,11 @@ class Browser:
         )
         os.close(to_browser)
         os.close(from_browser)
-        self._received, self._events, self._count, self._session = b"", [], 0, None
+        self._received, self._count, self._loaded = b"", 0, False
+        self._session: str | None = None
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        self._session = session
+        attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
+        self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
         return self
@@ -110,6 +112,8 @@ class Browser:
 
     def _receive(self) -> dict[str, Any]:
         while b"\0" not in self._received:
+            if not select.select([self._in], [], [], _SECONDS)[0]:
+                raise RuntimeError(f"Chromium has said nothing for {_SECONDS} s")
             part = os.read(self._in, 65536)
             if not part:
                 raise RuntimeError("Chromium has ended")
