@@ -13,6 +13,7 @@ import pygen
 from pygen.cli import demo_images, demo_models, demo_tables, demo_texts, options
 from pygen.cli.demo_images import Images
 from pygen.cli.demo_models import SAMPLES, SAMPLES_PER_CLASS, Family, Result
+from pygen.cli.terminal import lines
 from pygen.files import write_file
 from pygen.pictures import GAP, Picture, beside, grid, save_png
 from pygen.random import as_seed
@@ -60,7 +61,7 @@ def run(asked: options.Demo) -> None:
     )
     write_file(out / "index.html", render(page).encode())
     for table in tables:
-        print(*demo_tables.lines(table), "", sep="\n")
+        print(*lines(table), "", sep="\n")
     print(out / "index.html")
 
 

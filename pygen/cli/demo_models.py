@@ -162,6 +162,7 @@ def fit(family: Family, images: Images, seed: int, out: Path) -> Result:
             n_images=len(train),
             seconds=seconds,
             score=score,
+            divided_by=images.divided_by,
         )
         write_run(model, record, stage)
     drawn, picture = _draw(family, images, seed)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
-from pygen.cli import demo_texts
+from pygen.cli import demo_texts, judges
 from pygen.cli.demo_images import Images
 from pygen.cli.demo_models import JUDGED, LATENT_DIM, Result
 from pygen.data import to_unit
-from pygen.metrics import Classifier, compare_images, independent_pixels
+from pygen.metrics import compare_images, independent_pixels
 from pygen.report import Table
 
 # With fewer held-out images the neighbours of an image say little.
 MIN_JUDGED = 100
-# The judge learns from so many images, and for so many steps, at most.
-_LEARNED, _STEPS = 20_000, 400
 
 
 def tables(images: Images, results: dict[str, Result], seed: int, steps: int | None) -> list[Table]:
@@ -73,18 +69,16 @@ def principal_components_error(train: Tensor, test: Tensor, n_components: int) -
 def samples(images: Images, results: dict[str, Result], seed: int, steps: int | None) -> Table:
     """All models by their samples; real images and independent pixels as floor and baseline."""
     n = min(JUDGED, len(images.test))
-    learned = torch.randperm(len(images.train), generator=torch.Generator().manual_seed(seed))
-    learned = learned[:_LEARNED]
-    judge = Classifier(max_steps=min(_STEPS, steps or _STEPS), random_state=seed)
-    judge.fit(images.train[learned], images.train_labels[learned])
+    judge = judges.by_classifier(images, seed, steps)
+    assert judge.classifier is not None
     drawn = {
-        "other real images": images.train[learned[:n]],
+        "other real images": images.train[judges.order(images, seed).flip(0)[:n]],
         **{title: result.samples for title, result in results.items()},
         "independent pixels": independent_pixels(images.train, n, seed),
     }
     rows = []
     for title, made in drawn.items():
-        figures = compare_images(images.test[:n], made, judge)
+        figures = compare_images(images.test[:n], made, judge.classifier)
         rows.append(
             (
                 title,
@@ -94,15 +88,4 @@ def samples(images: Images, results: dict[str, Result], seed: int, steps: int | 
             )
         )
     columns = ("model", "Fréchet distance", "precision", "coverage")
-    accuracy = judge.score(images.test, images.test_labels)
-    notes = [demo_texts.samples(n, len(images.train[learned]), accuracy)]
-    return Table("Samples", columns, rows, notes)
-
-
-def lines(table: Table) -> Iterator[str]:
-    """Lay out a table for the terminal."""
-    rows = [table.columns, *table.rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(table.columns))]
-    for row in rows:
-        name, *cells = (cell.ljust(w) for cell, w in zip(row, widths, strict=True))
-        yield "  ".join([name, *(c.strip().rjust(len(c)) for c in cells)])
+    return Table("Samples", columns, rows, [demo_texts.samples(n, judge)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pygen.cli.judges import Judge
+
 LIKELIHOOD = (
     "Likelihood and accuracy are those of the held-out images, which no model has seen. A pixel of grey "
     "level g out of L becomes the number x = (g + u) / L, with the same uniform noise u in [0, 1) "
@@ -112,12 +114,11 @@ def caption(picture: str, data: str) -> str:
     return FIGURES.get(picture, "")
 
 
-def samples(n: int, n_learned: int, accuracy: float) -> str:
+def samples(n: int, judge: Judge) -> str:
     """Return how the samples were judged."""
     return (
         f"{n:,} samples of each model beside {n:,} held-out images, seen through the last layer of "
-        f"a small convolutional network that has learned the classes from {n_learned:,} training "
-        f"images and gets {accuracy:.1%} of the held-out ones right. The Fréchet distance is that "
+        f"{judge.name}, which gets {judge.accuracy:.1%} of the held-out ones right. The Fréchet distance is that "
         "of normal distributions fitted to both, lower is better; precision is the share of "
         "samples that lie among real images, coverage the share of real images with a sample "
         "nearby (Naeem et al., 2020, 5 neighbours), higher is better. The first row, other real "

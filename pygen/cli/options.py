@@ -113,6 +113,30 @@ class Interpolate:
 
 
 @dataclass(frozen=True)
+class Evaluate:
+    """Judge fitted models by their samples, beside other real images and independent pixels."""
+
+    runs: Positional[tuple[Path, ...]]
+    """Folders of models: of pygen fit, or those of pygen demo (runs/demo/*; files are passed over).
+    Models of other data get another table."""
+    n: Annotated[int | None, arg(name="n-samples", aliases=["-n"])] = None
+    """Images drawn from each model (default: as many as there are held-out ones, at most 10000)."""
+    features: Literal["classifier", "pixels"] = "classifier"
+    """What images are compared by: the last layer of a small classifier that learns the data's
+    labels, or the pixels themselves."""
+    inception_weights: Path | None = None
+    """Compare by Inception features instead, of the weights in this file: .pth or .safetensors."""
+    split: Literal["train", "test"] = "test"
+    """The reference: images that no model has seen, or those that all were fitted to."""
+    seed: int = 0
+    """The same seed gives the same figures."""
+    resamples: int = 40
+    """Halves of the images from which confidence intervals come; 0 for none."""
+    out: Path | None = None
+    """A file for all figures, .json."""
+
+
+@dataclass(frozen=True)
 class Report:
     """Make a page of one or several runs: samples, codes, learning curves, figures, how they were made."""
 
@@ -129,7 +153,7 @@ class Info:
     """Show versions, the compiled extension, devices and data, and how to get what is missing."""
 
 
-Command: TypeAlias = Demo | Fit | Sample | Reconstruct | Interpolate | Report | Info
+Command: TypeAlias = Demo | Fit | Sample | Reconstruct | Interpolate | Evaluate | Report | Info
 
 
 @dataclass(frozen=True)

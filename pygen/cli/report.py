@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pygen
 from pygen.cli import evaluation, options, report_codes, report_sections
+from pygen.cli.evaluate import run_folders
 from pygen.cli.report_facts import facts
 from pygen.cli.report_subject import Subject, subjects
 from pygen.cli.runs import REPORT
@@ -24,7 +25,7 @@ _SIDE = 5
 
 def run(asked: options.Report) -> None:
     """Carry out `pygen report`."""
-    folders = _folders(asked.runs)
+    folders = run_folders(asked.runs)
     out = asked.out or _place(folders)
     _check_place(out)
     runs = subjects(folders, as_seed(asked.seed))
@@ -84,17 +85,6 @@ def part(of: Subject) -> Part:
         sections=[section for section in sections if section is not None],
         facts=facts(of),
     )
-
-
-def _folders(paths: Sequence[Path]) -> list[Path]:
-    """The runs among what a shell makes of a pattern such as runs/*."""
-    folders = [path for path in paths if not path.is_file()]
-    if not folders:
-        raise ValueError(
-            f"runs: expected folders of pygen fit or pygen demo, found only files: "
-            f"{', '.join(str(path) for path in paths[:3])}"
-        )
-    return folders
 
 
 def _place(folders: Sequence[Path]) -> Path:

@@ -13,7 +13,7 @@ from pygen.cli.output import pairs, stack
 from pygen.cli.reconstruct import reconstructed
 from pygen.cli.report_subject import Subject
 from pygen.data import to_unit
-from pygen.pictures import grid
+from pygen.pictures import GAP, grid
 from pygen.report import Chart, Figure, Section, Series, Tile, Tiles
 
 _ROWS = 8
@@ -57,7 +57,7 @@ def reconstructions(of: Subject) -> Section:
         f"Mean squared error of {len(measured)} images: {error:.4f}, pixels counting from 0 to 1."
     )
     alt = f"Rows of {of.what}, each above the row of their reconstructions"
-    picture = stack([pairs(*row) for row in rows])
+    picture = stack([pairs(*row) for row in rows], 3 * GAP)
     return Section("Reconstructions", text, [Figure(picture, alt, caption)])
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from pygen.cli import choice
+from pygen.cli import choice, demo_images
+from pygen.cli.evaluate import title
 from pygen.cli.runs import Run, digest, read_run
 from pygen.pictures import GAP, MIN_TILE
 
@@ -55,10 +56,8 @@ class Subject:
 
     @property
     def kind(self) -> str:
-        """The model's class, for reading."""
-        kind = type(self.model).__name__
-        of = type(getattr(self.model, "estimator", None)).__name__
-        return f"{of} for each class" if kind == "ClassConditional" else kind
+        """The model's name."""
+        return title(self.model)
 
     @property
     def what(self) -> str:
@@ -110,8 +109,7 @@ def subjects(folders: list[Path], seed: int) -> list[Subject]:
 
 def _subject(folder: Path, name: str, seed: int) -> Subject:
     model, record = read_run(folder)
-    train, train_labels = choice.load(record, None, record.split)
-    held_out, held_out_labels, is_new = _held_out(record)
+    train, train_labels, held_out, held_out_labels, is_new = _images(record)
     return Subject(
         folder=folder,
         name=name,
@@ -127,10 +125,15 @@ def _subject(folder: Path, name: str, seed: int) -> Subject:
     )
 
 
-def _held_out(record: Run) -> tuple[Tensor, Tensor, bool]:
+def _images(record: Run) -> tuple[Tensor, Tensor, Tensor, Tensor, bool]:
+    """Images and labels of a model's own part of the data, then of another, and whether that is new to it."""
+    if record.divided_by is not None:
+        images = demo_images.load(record.data, record.divided_by, record.image_size)
+        return images.train, images.train_labels, images.test, images.test_labels, True
+    own = choice.load(record, None, record.split)
     try:
-        split = "train" if record.split == "test" else "test"
-        return *choice.load(record, None, split), record.split != "all"
+        other = choice.load(record, None, "train" if record.split == "test" else "test")
     except ValueError:
         # Data of a single part.
-        return *choice.load(record, None, record.split), False
+        return *own, *own, False
+    return *own, *other, record.split != "all"

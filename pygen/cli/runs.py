@@ -67,6 +67,9 @@ class Run:
     n_images : int
     seconds : float or None
         The fit alone; None while networks are trained.
+    divided_by : int or None
+        The seed by which `pygen demo` divided data without a test split; the model has seen only
+        the images to learn from.
     score : float or None
         Mean log-probability ("levels") or log-density of the images fitted, in nats; None of
         networks, whose figures are in metrics.jsonl.
@@ -85,6 +88,7 @@ class Run:
     n_images: int
     seconds: float | None
     score: float | None
+    divided_by: int | None = None
     command: str | None = field(default_factory=cli.command)
     versions: dict[str, str] = field(default_factory=_versions)
 
@@ -253,6 +257,7 @@ def read_record(folder: Path) -> tuple[Run, str | None]:
             n_images=int(record["n_images"]),
             seconds=record["seconds"],
             score=record["score"],
+            divided_by=record.get("divided_by"),
             command=record.get("command"),
             versions=dict(record["versions"]),
         )

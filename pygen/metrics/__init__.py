@@ -19,25 +19,45 @@ The floor of each figure is what other real images get in place of made ones.
 """
 
 from pygen.deep.losses import kernel_distance
+from pygen.metrics.cache import cached_classifier
 from pygen.metrics.classes import class_entropy, class_shares
 from pygen.metrics.classifier import Classifier
-from pygen.metrics.comparison import compare_images, independent_pixels
+from pygen.metrics.comparison import (
+    compare_classes,
+    compare_images,
+    compare_pairs,
+    independent_pixels,
+    thinned,
+)
 from pygen.metrics.frechet import frechet_distance
+from pygen.metrics.inception import Inception
 from pygen.metrics.intervals import Estimate, estimate, half_samples
+from pygen.metrics.memorisation import Nearest, memorisation, nearest
+from pygen.metrics.mmd import MMDTest, mmd_test
 from pygen.metrics.neighbours import PRDC, prdc, two_sample_accuracy
 
 __all__ = [
     "PRDC",
     "Classifier",
     "Estimate",
+    "Inception",
+    "MMDTest",
+    "Nearest",
+    "cached_classifier",
     "class_entropy",
     "class_shares",
+    "compare_classes",
     "compare_images",
+    "compare_pairs",
     "estimate",
     "frechet_distance",
     "half_samples",
     "independent_pixels",
     "kernel_distance",
+    "memorisation",
+    "mmd_test",
+    "nearest",
     "prdc",
+    "thinned",
     "two_sample_accuracy",
 ]

@@ -1,6 +1,6 @@
 """A small classifier trained on the data's own labels: the features and the classes by which images are judged."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -106,6 +106,31 @@ class Classifier:
         """Accuracy on images ``[N, C, H, W]`` of labels ``[N]``."""
         labels = torch.as_tensor(labels, device=self.classes_.device)
         return (self.predict(images) == labels).double().mean().item()
+
+    def state(self) -> dict[str, Tensor]:
+        """All that was learned, by name, as :meth:`load_state` takes it."""
+        of_data = {"classes": self.classes_, "mean": self._mean, "deviation": self._deviation}
+        return {**of_data, **self.network_.state_dict(prefix="network.")}
+
+    def load_state(self, state: dict[str, Tensor], shape: Sequence[int]) -> "Classifier":
+        """Become the classifier of images ``[C, H, W]`` whose state that is; its settings must be the same.
+
+        Raises
+        ------
+        LookupError, RuntimeError
+            If it is the state of another one.
+        """
+        self.classes_, self._mean, self._deviation = (
+            state[name] for name in ("classes", "mean", "deviation")
+        )
+        with torch.random.fork_rng(devices=[]):
+            network = _network(torch.Size(shape), self.width, len(self.classes_))
+        prefix = "network."
+        network.load_state_dict(
+            {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        )
+        self.network_ = network.eval()
+        return self
 
     def _train(self, network: nn.Sequential, x: Tensor, target: Tensor) -> None:
         """Adam with one cycle of the learning rate; batches with replacement."""

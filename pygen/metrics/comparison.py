@@ -12,6 +12,9 @@ from pygen.metrics.frechet import frechet_distance
 from pygen.metrics.neighbours import prdc, two_sample_accuracy
 from pygen.random import RandomState, as_seed
 
+# Images whose pixels are drawn at a time.
+_CHUNK = 4096
+
 
 def compare_images(real: Any, fake: Any, classifier: Classifier, k: int = 5) -> dict[str, float]:
     """Judge made images in a classifier's features.
@@ -40,17 +43,66 @@ def compare_images(real: Any, fake: Any, classifier: Classifier, k: int = 5) -> 
     ValueError
         If there are too few images, or they are not of the kind the classifier takes.
     """
-    shares = class_shares(classifier.predict(fake), classifier.classes_)
     a, b = classifier.features(real), classifier.features(fake)
-    n = min(len(a), len(b))
-    near, near_fake = _thinned(a, n), _thinned(b, n)
-    scale = a.double().square().mean().sqrt()
     return {
-        "class_entropy": class_entropy(shares),
-        "smallest_share": shares.min().item(),
-        **prdc(near, near_fake, k)._asdict(),
+        **compare_classes(classifier.predict(fake), classifier.classes_),
         "frechet_distance": frechet_distance(a, b),
-        "kernel_distance": kernel_distance(a.double() / scale, b.double() / scale).item(),
+        **compare_pairs(a, b, k),
+    }
+
+
+def compare_classes(labels: Tensor, classes: Tensor) -> dict[str, float]:
+    """Judge made images by the classes a classifier sees in them.
+
+    Parameters
+    ----------
+    labels : Tensor
+        Integers ``[M]``, of made images.
+    classes : Tensor
+        Integers ``[K]``.
+
+    Returns
+    -------
+    dict of str to float
+        ``class_entropy`` (nats), ``smallest_share``.
+    """
+    shares = class_shares(labels, classes)
+    return {"class_entropy": class_entropy(shares), "smallest_share": shares.min().item()}
+
+
+def compare_pairs(
+    real: Tensor, fake: Tensor, k: int = 5, *, scaled: bool = True
+) -> dict[str, float]:
+    """Judge made images by figures whose time grows with the square of their number: of neighbours and of kernels.
+
+    Parameters
+    ----------
+    real, fake : Tensor
+        Features ``[N, F]`` and ``[M, F]``.
+    k : int
+        Neighbours, see :func:`prdc`.
+    scaled : bool
+        Divide features by the root of their mean square in real images before the kernel distance, whose kernel
+        else depends on their unit. False for Inception features, whose kernel distance is the KID as they are.
+
+    Returns
+    -------
+    dict of str to float
+        ``precision``, ``recall``, ``density``, ``coverage``, ``kernel_distance``, ``two_sample_accuracy``. All but
+        the kernel distance look at equally many of both, evenly spaced.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, a value is not finite, or there are too few rows.
+    """
+    n = min(len(real), len(fake))
+    near, near_fake = thinned(real, n), thinned(fake, n)
+    a, b = real.double(), fake.double()
+    scale = a.square().mean().sqrt() if scaled else 1.0
+    return {
+        **prdc(near, near_fake, k)._asdict(),
+        "kernel_distance": kernel_distance(a / scale, b / scale).item(),
         "two_sample_accuracy": two_sample_accuracy(near, near_fake),
     }
 
@@ -75,10 +127,13 @@ def independent_pixels(images: Tensor, n_samples: int, random_state: RandomState
     """
     flat = images.flatten(1)
     generator = torch.Generator().manual_seed(as_seed(random_state))
-    rows = torch.randint(len(flat), (n_samples, flat.shape[1]), generator=generator)
-    return flat.gather(0, rows.to(flat.device)).reshape(n_samples, *images.shape[1:])
+    drawn = flat.new_empty(n_samples, flat.shape[1])
+    for part in drawn.split(_CHUNK):
+        rows = torch.randint(len(flat), part.shape, generator=generator)
+        torch.gather(flat, 0, rows.to(flat.device), out=part)
+    return drawn.reshape(n_samples, *images.shape[1:])
 
 
-def _thinned(rows: Tensor, n: int) -> Tensor:
-    """n of the rows, evenly spaced."""
-    return rows[torch.linspace(0, len(rows) - 1, n).round().long()]
+def thinned(rows: Tensor, n: int) -> Tensor:
+    """Rows ``[N, ...]``, or n of them, evenly spaced, where there are more."""
+    return rows if len(rows) <= n else rows[torch.linspace(0, len(rows) - 1, n).round().long()]

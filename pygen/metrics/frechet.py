@@ -5,6 +5,9 @@ from torch import Tensor
 
 from pygen.metrics.features import checked_features
 
+# Rows that become float64 at a time.
+_CHUNK = 4096
+
 
 def frechet_distance(real: Tensor, fake: Tensor) -> float:
     """Squared Frechet (2-Wasserstein) distance of the normal distributions fitted to two sets of features.
@@ -40,8 +43,13 @@ def frechet_distance(real: Tensor, fake: Tensor) -> float:
 
 def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
     """Mean ``[F]`` and unbiased covariance ``[F, F]``, float64."""
-    features = features.double()
-    return features.mean(0), torch.cov(features.T).reshape(features.shape[1], -1)
+    parts = features.split(_CHUNK)
+    mean = torch.stack([part.double().sum(0) for part in parts]).sum(0) / len(features)
+    products = features.new_zeros(2 * features.shape[1:], dtype=torch.float64)
+    for part in parts:
+        centred = part.double() - mean
+        products.addmm_(centred.T, centred)
+    return mean, products / (len(features) - 1)
 
 
 def _square_root(matrix: Tensor) -> Tensor:
