@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,34 +15,74 @@ from pygen.metrics import Estimate
 from pygen.report import Table
 
 FORMAT = 1
+_LIKELIHOODS = {"log_likelihood", "elbo", "iwae"}
 FLOOR, BASELINE = "other real images", "independent pixels"
 
 
 class Measure(NamedTuple):
-    """How a figure is shown: its heading, its decimals, which way is better ("" if neither)."""
+    """How a figure is shown: heading, decimals, which way is better ("" if neither); and where it lies."""
 
     heading: str
     decimals: int
     better: str
+    least: float = -math.inf
+    most: float = math.inf
 
 
 # By the names of `Evaluation.figures`, in the order of the table's columns.
 MEASURES = {
-    "frechet_distance": Measure("Fréchet", 1, "↓"),
+    "frechet_distance": Measure("Fréchet", 1, "↓", 0),
     "kernel_distance": Measure("kernel", 3, "↓"),
-    "precision": Measure("precision", 2, "↑"),
-    "density": Measure("density", 2, "↑"),
-    "recall": Measure("recall", 2, "↑"),
-    "coverage": Measure("coverage", 2, "↑"),
-    "two_sample_accuracy": Measure("two-sample", 2, "↓"),
-    "mmd_p_value": Measure("MMD p", 3, "↑"),
-    "class_entropy": Measure("entropy", 2, "↑"),
-    "smallest_share": Measure("rarest class", 3, "↑"),
-    "memorisation": Measure("memorised", 2, ""),
+    "precision": Measure("precision", 2, "↑", 0, 1),
+    "density": Measure("density", 2, "↑", 0),
+    "recall": Measure("recall", 2, "↑", 0, 1),
+    "coverage": Measure("coverage", 2, "↑", 0, 1),
+    "two_sample_accuracy": Measure("two-sample", 2, "↓", 0, 1),
+    "mmd_p_value": Measure("MMD p", 3, "↑", 0, 1),
+    "class_entropy": Measure("entropy", 2, "↑", 0),
+    "smallest_share": Measure("rarest class", 3, "↑", 0, 1),
+    "memorisation": Measure("memorised", 2, "", 0, 1),
     "log_likelihood": Measure("log p(x)", 1, "↑"),
     "elbo": Measure("ELBO", 1, "↑"),
     "iwae": Measure("IWAE", 1, "↑"),
 }
+
+# What a reader has to know of the figures a table holds.
+_LEGEND = (
+    (
+        ("frechet_distance", "kernel_distance"),
+        "Fréchet: distance of the normal distributions fitted to the features of both (with "
+        "Inception features the FID; Heusel et al., 2017); kernel: squared maximum mean discrepancy "
+        "with KID's kernel (Binkowski et al., 2018), 0 on average where both are of one "
+        "distribution.",
+    ),
+    (
+        ("precision",),
+        "Precision and density say how real samples are, recall and coverage how much of the real "
+        "variety they have (Kynkäänniemi et al., 2019; Naeem et al., 2020; 5 neighbours). "
+        "Two-sample: how often the nearest neighbour tells real from made; 0.5 is chance.",
+    ),
+    (
+        ("mmd_p_value",),
+        "MMD p: how often chance alone gives as large a difference (Gretton et al., 2012; 200 "
+        "permutations); below 0.05 the test sees that samples are not real.",
+    ),
+    (
+        ("class_entropy",),
+        "Entropy of the classes made, in nats, and the share of the rarest.",
+    ),
+    (
+        ("memorisation",),
+        "Memorised: how often a sample is nearer to the training images, in pixels, than a held-out "
+        "image is (Meehan et al., 2020). 0.5 is as it should be, near 1 are copies, or blurs, which "
+        "are near to everything.",
+    ),
+    (
+        ("log_likelihood", "elbo"),
+        "Log p(x), ELBO and IWAE in nats per image of the reference; the last two are lower bounds, "
+        "IWAE of 50 codes the tighter one.",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -60,8 +101,8 @@ class Evaluation:
         Of the images the model was fitted to; runs of one table have the same.
     split : {"test", "train"}
         Whether the reference is of images that no model has seen, or of those all were fitted to.
-    reference : str
-        The reference in words.
+    reference, others : str
+        The reference, and the other real images that are the floor, in words.
     n_reference, n_samples : int
         Images of the reference, and images that the model made.
     features : str
@@ -83,6 +124,7 @@ class Evaluation:
     data_sha256: str
     split: str
     reference: str
+    others: str
     n_reference: int
     n_samples: int
     features: str
@@ -95,10 +137,13 @@ class Evaluation:
 
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
-    """Return it as JSON has it; each figure is value, low, high."""
+    """Return it as JSON has it; each figure is value, low, high, and an infinite one, which JSON lacks, text."""
     content = asdict(replace(evaluation, folder=Path()))
     for name in ("figures", "floor", "baseline"):
-        content[name] = {key: found._asdict() for key, found in getattr(evaluation, name).items()}
+        content[name] = {
+            key: {**found._asdict(), "value": _text_if_infinite(found.value)}
+            for key, found in getattr(evaluation, name).items()
+        }
     content["folder"] = str(evaluation.folder)
     return content
 
@@ -129,7 +174,7 @@ def read(folder: Path) -> Evaluation | None:
             return None
         of = content.pop("config_sha256")
         for name in ("figures", "floor", "baseline"):
-            content[name] = {key: Estimate(**found) for key, found in content[name].items()}
+            content[name] = {key: _estimate(**found) for key, found in content[name].items()}
         evaluation = Evaluation(folder=folder, **content)
     except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise ValueError(
@@ -137,6 +182,14 @@ def read(folder: Path) -> Evaluation | None:
             f"({type(error).__name__}: {error}); evaluate the run again"
         ) from error
     return evaluation if of == model_digest(folder) else None
+
+
+def _estimate(value: float | str, low: float | None, high: float | None) -> Estimate:
+    return Estimate(float(value), low, high)
+
+
+def _text_if_infinite(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
 
 
 def table(evaluations: Sequence[Evaluation]) -> Table:
@@ -170,7 +223,9 @@ def table(evaluations: Sequence[Evaluation]) -> Table:
         [title, *(_cell(figures.get(name), MEASURES[name].decimals) for name in shown)]
         for title, figures in of.items()
     ]
-    return Table(f"Samples: {first.data}", [c.strip() for c in columns], rows, _notes(evaluations))
+    return Table(
+        f"Samples: {first.data}", [c.strip() for c in columns], rows, _notes(evaluations, shown)
+    )
 
 
 def _names(evaluations: Sequence[Evaluation]) -> list[str]:
@@ -184,14 +239,28 @@ def _cell(found: Estimate | None, decimals: int) -> str:
         return ""
     if found.low is None or found.high is None:
         return f"{found.value:.{decimals}f}"
-    return f"{found.value:.{decimals}f} ±{(found.high - found.low) / 2:.{decimals}f}"
+    margin = max(found.high - found.value, found.value - found.low)
+    return f"{found.value:.{decimals}f} ±{margin:.{decimals}f}"
 
 
-def _notes(evaluations: Sequence[Evaluation]) -> list[str]:
+def _notes(evaluations: Sequence[Evaluation], shown: Sequence[str]) -> list[str]:
     first = evaluations[0]
-    judge = "" if first.accuracy is None else f", {first.accuracy:.1%} of held-out images right"
-    return [
+    judge = first.features
+    if first.accuracy is not None:
+        judge += f", which gets {first.accuracy:.1%} of the held-out ones right"
+    notes = [
         f"{first.n_samples:,} samples of each model beside {first.n_reference:,} images, "
-        f"{first.reference}, in the features of {first.features}{judge}. ± is half of a 95% "
-        f"confidence interval."
+        f"{first.reference}. Images are compared by {judge}. ± is a 95% confidence "
+        f"interval, near the floor up to twice too wide. "
+        f'"{FLOOR[0].upper()}{FLOOR[1:]}" are as many {first.others}; "{BASELINE}" takes each pixel from another '
+        f"image.",
+        *(text for names, text in _LEGEND if set(names) & set(shown)),
     ]
+    if len({e.pixels for e in evaluations if _LIKELIHOODS & set(e.figures)}) > 1:
+        of: dict[str, list[str]] = {}
+        for name, one in zip(_names(evaluations), evaluations, strict=True):
+            if _LIKELIHOODS & set(one.figures):
+                of.setdefault(one.pixels, []).append(name)
+        kinds = "; ".join(f"{', '.join(names)}: {pixels}" for pixels, names in of.items())
+        notes.append(f"Likelihoods of different pixels are not comparable. {kinds}.")
+    return notes

@@ -35,6 +35,7 @@ def run(asked: options.Report) -> None:
 
 def page(runs: Sequence[Subject]) -> Page:
     """Return the page of runs; of several it begins with a comparison."""
+    figures = _evaluations(runs)
     parts = [part(of) for of in runs]
     generator = f"pygen {pygen.__version__}"
     if len(parts) == 1:
@@ -45,7 +46,7 @@ def page(runs: Sequence[Subject]) -> Page:
             only.lead,
             generator,
             only.sections,
-            _evaluations(runs),
+            figures,
             only.facts,
             is_wide=True,
         )
@@ -55,7 +56,7 @@ def page(runs: Sequence[Subject]) -> Page:
         lead="What each has learned, side by side and one by one.",
         generator=generator,
         sections=[_side_by_side(runs)],
-        tables=[_sizes(runs), *_evaluations(runs)],
+        tables=[_sizes(runs), *figures],
         parts=parts,
         is_wide=True,
     )
@@ -131,7 +132,8 @@ def _sizes(runs: Sequence[Subject]) -> Table:
     rows = []
     for of in runs:
         about = facts(of)
-        rows.append((of.name, *(about.get(name, "") for name in ("Parameters", "Size", "Fit"))))
+        time = about.get("Fit", "").partition(",")[0]
+        rows.append((of.name, about["Parameters"], about["Size"], time))
     return Table("Models", columns, rows)
 
 

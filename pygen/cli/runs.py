@@ -32,11 +32,9 @@ RECORD = "run.json"
 CHECKPOINTS = "checkpoints"
 EVALUATION = "evaluation.json"
 REPORT = "report.html"
-# All that a run leaves in its folder; the last four only where networks were trained.
-NAMES = (
-    *(TENSORS, CONFIG, RECORD, EVALUATION, REPORT),
-    *(CHECKPOINTS, "samples", "metrics.jsonl", "tensorboard"),
-)
+_OF_TRAINING = (CHECKPOINTS, "samples", "metrics.jsonl", "tensorboard")
+# All that a run has in its folder.
+NAMES = (TENSORS, CONFIG, RECORD, EVALUATION, REPORT, *_OF_TRAINING)
 # A folder inside it, of what is not finished or about to be removed.
 STAGE = ".run-"
 
@@ -67,12 +65,12 @@ class Run:
     n_images : int
     seconds : float or None
         The fit alone; None while networks are trained.
-    divided_by : int or None
-        The seed by which `pygen demo` divided data without a test split; the model has seen only
-        the images to learn from.
     score : float or None
         Mean log-probability ("levels") or log-density of the images fitted, in nats; None of
         networks, whose figures are in metrics.jsonl.
+    divided_by : int or None
+        The seed by which `pygen demo` divided data without a test split: the model has seen only
+        the images to learn from.
     command : str or None
         The command line that wrote the record.
     versions : dict of str to str

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import textwrap
 from collections.abc import Iterator, Sequence
 
 from pygen.report import Table
 
 _BETWEEN = 2
+# Longer lines of text are hard to read.
+_READABLE = 100
 
 
 def lines(table: Table, width: int | None = None) -> Iterator[str]:
@@ -29,6 +32,13 @@ def lines(table: Table, width: int | None = None) -> Iterator[str]:
         for row in rows:
             cells = [row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in chosen)]
             yield (" " * _BETWEEN).join(cells)
+
+
+def wrapped(paragraphs: Sequence[str]) -> Iterator[str]:
+    """Break paragraphs into lines that the terminal has room for."""
+    width = min(shutil.get_terminal_size((_READABLE, 0)).columns, _READABLE)
+    for paragraph in paragraphs:
+        yield from textwrap.wrap(paragraph, width)
 
 
 def _blocks(widths: Sequence[int], limit: int) -> Iterator[list[int]]:

@@ -5,13 +5,19 @@ the caller's choice, and belongs beside the figure.
 
 ==========================  ============================================================  =========================
 `Classifier`                a small network trained on the data's own labels               features and classes
-`compare_images`            all figures below at once, in a classifier's features          one dict
+`cached_classifier`         the same, read again if it has been trained before
+`Inception`                 the network whose distances are FID and KID, of a user's file  features
+`compare_images`            classes, neighbours, distances at once, by a classifier        one dict
 `class_shares`              how often each class was made                                  equal shares
 `class_entropy`             how evenly classes were made, in nats                          log(number of classes)
 `prdc`                      precision, recall, density, coverage                           all near 1
 `frechet_distance`          distance of the normal distributions fitted to both            0
 `kernel_distance`           squared maximum mean discrepancy with KID's kernel             0
 `two_sample_accuracy`       can the nearest neighbour tell them apart?                     1/2
+`mmd_test`                  does a permutation test see a difference?                      a p-value above .05
+`nearest`                   the nearest training image of each, and how far it is
+`memorisation`              are made images nearer to training images than new real ones?  1/2
+`half_samples`, `estimate`  a 95% confidence interval of any of these
 `independent_pixels`        the baseline: each pixel as in the data, without the others
 ==========================  ============================================================  =========================
 

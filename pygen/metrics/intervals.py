@@ -1,5 +1,6 @@
 """How far a figure may be off because it is of so many images and not of more."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -26,7 +27,8 @@ def half_samples(n: int, n_resamples: int, random_state: RandomState = None) -> 
     A bootstrap draws rows twice, and figures of neighbours, of kernels and of covariances take two equal rows for
     what they are not. Half of the rows, each once, have no such bias, and their figures spread about as much around
     the figure of all as that does around the truth: the variance of a mean of half of the rows, given all, is
-    s2 / (n / 2) * (1 - 1 / 2) = s2 / n (the delete-d jackknife with d = n / 2; Shao and Wu, 1989).
+    s2 / (n / 2) * (1 - 1 / 2) = s2 / n (the delete-d jackknife with d = n / 2; Shao and Wu, 1989). Distances of two
+    sets of one distribution spread more than that: their intervals are up to twice too wide.
 
     Parameters
     ----------
@@ -45,7 +47,13 @@ def half_samples(n: int, n_resamples: int, random_state: RandomState = None) -> 
         yield torch.randperm(n, generator=generator)[: n // 2].sort().values
 
 
-def estimate(value: float, of_halves: Sequence[float]) -> Estimate:
+def estimate(
+    value: float,
+    of_halves: Sequence[float],
+    *,
+    least: float = -math.inf,
+    most: float = math.inf,
+) -> Estimate:
     """A figure of all rows with the interval that those of its half samples give.
 
     ``value +- 1.96 s`` with their standard deviation s. Their mean has no part in it: half of the rows may give
@@ -55,9 +63,11 @@ def estimate(value: float, of_halves: Sequence[float]) -> Estimate:
     ----------
     value : float
     of_halves : sequence of float
-        The same figure of :func:`half_samples`; with fewer than two there is no interval.
+        The same figure of :func:`half_samples`; with fewer than two, or infinite ones, there is no interval.
+    least, most : float
+        Between which the figure lies in any case.
     """
-    if len(of_halves) < 2:
+    if len(of_halves) < 2 or not all(map(math.isfinite, [value, *of_halves])):
         return Estimate(value)
     margin = _NORMAL_95 * torch.tensor(of_halves, dtype=torch.float64).std().item()
-    return Estimate(value, value - margin, value + margin)
+    return Estimate(value, max(value - margin, least), min(value + margin, most))

@@ -60,7 +60,17 @@ for argv in (
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["demo"], ["fit"], ["fit", "vae"], ["sample"], ["reconstruct"], ["interpolate"], ["info"]],
+    [
+        [],
+        ["demo"],
+        ["fit"],
+        ["fit", "vae"],
+        ["sample"],
+        ["reconstruct"],
+        ["interpolate"],
+        ["evaluate"],
+        ["info"],
+    ],
 )
 def test_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "--help"]) == 0
@@ -90,7 +100,7 @@ def test_help_waits_for_no_heavy_import() -> None:
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [
-        ([], "demo, fit, sample, reconstruct, interpolate, info"),
+        ([], "demo, fit, sample, reconstruct, interpolate, evaluate, info"),
         (["paint"], "paint"),
         (["fit", "vea", "--data", "digits", "--out", "x"], "vea"),
         (["fit", "vae", "--data", "digits", "--out", "x", "--width", "8"], "--width"),

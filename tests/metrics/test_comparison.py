@@ -1,23 +1,34 @@
-"""All figures at once put real images before independent pixels, and those before one image again and again."""
+"""All figures put real images before a good mixture's, before independent pixels, before one again and again."""
 
 import pytest
 import torch
 
-from pygen.metrics import compare_images, independent_pixels
+from pygen.density import ClassConditional, GaussianMixture
+from pygen.metrics import compare_images, independent_pixels, mmd_test
 
 # Lower is better of these, higher of the others.
-DISTANCES = ("frechet_distance", "kernel_distance", "two_sample_accuracy")
+DISTANCES = ("frechet_distance", "kernel_distance", "mmd", "two_sample_accuracy")
 
 
 @pytest.fixture(scope="module")
 def figures(train, held_out, classifier):
-    images, (reference, _) = train[0], held_out
+    (images, labels), (reference, _) = train, held_out
+    noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(0))
+    mixture = GaussianMixture(10, covariance_type="diag", reg_covar=1e-3, random_state=0)
+    mixture = ClassConditional(mixture).fit((images * 255 / 15 + noise).div(18), labels)
+    drawn, _ = mixture.sample(len(images), random_state=0)
     made = {
         "real": images,
+        "mixture": (drawn * 18 - 0.5).div(17).clamp(0, 1).float(),
         "independent": independent_pixels(images, len(images), random_state=0),
         "collapsed": images[:1].repeat(len(images), 1, 1, 1),
     }
-    return {name: compare_images(reference, fake, classifier) for name, fake in made.items()}
+    found = {}
+    for name, fake in made.items():
+        found[name] = compare_images(reference, fake, classifier)
+        features = (classifier.features(rows)[:540] for rows in (reference, fake))
+        found[name]["mmd"] = mmd_test(*features, random_state=0).distance
+    return found
 
 
 # One real image again and again is precise: precision and density do not see the collapse.
@@ -26,21 +37,22 @@ def figures(train, held_out, classifier):
 )
 def test_order(figures, name):
     sign = -1 if name in DISTANCES else 1
-    real, independent, collapsed = (
-        sign * figures[kind][name] for kind in ("real", "independent", "collapsed")
-    )
-    assert real > independent
+    kinds = ("real", "mixture", "independent", "collapsed")
+    real, mixture, independent, collapsed = (sign * figures[kind][name] for kind in kinds)
+    assert real > mixture
+    assert mixture > independent
     assert independent > collapsed
 
 
 @pytest.mark.parametrize("name", ["precision", "density"])
 def test_real_images_are_more_precise_than_independent_pixels(figures, name):
     assert figures["real"][name] > figures["independent"][name] + 0.1
+    assert figures["mixture"][name] > figures["independent"][name] + 0.05
 
 
 def test_numpy_and_tensors(train, held_out, classifier, figures):
     found = compare_images(held_out[0].numpy(), train[0].numpy(), classifier)
-    assert found == figures["real"]
+    assert found == {name: figures["real"][name] for name in found}
 
 
 def test_independent_pixels(train):

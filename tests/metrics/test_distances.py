@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from torch import nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.kid import KernelInceptionDistance
 
+from pygen.deep import losses
 from pygen.metrics import frechet_distance, kernel_distance
 
 
@@ -36,6 +40,44 @@ def test_frechet_is_the_formula(dtype):
     means = ((x.double().mean(0) - y.double().mean(0)) ** 2).sum().item()
     expected = means + np.trace(a + b - 2 * scipy.linalg.sqrtm(a @ b).real)
     assert frechet_distance(x, y) == pytest.approx(expected, rel=1e-9)
+
+
+class AsTheyAre(nn.Module):
+    """Features handed to torchmetrics in place of images."""
+
+    num_features = 20
+
+    def forward(self, features):
+        return features
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_frechet_is_that_of_torchmetrics(dtype):
+    x, y = features(5000, 20, 0, dtype), features(150, 20, 1, dtype)  # one in several parts
+    peer = FrechetInceptionDistance(AsTheyAre(), input_img_size=(20,)).set_dtype(torch.float64)
+    peer.update(x.double(), real=True)
+    peer.update(y.double(), real=False)
+    assert frechet_distance(x, y) == pytest.approx(peer.compute().item(), rel=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Metric `Kernel Inception Distance`")
+@pytest.mark.parametrize("rows", [1024, 7])
+def test_kernel_distance_is_that_of_torchmetrics(rows, monkeypatch):
+    """With one subset, which is all: over many the KID is the mean of figures of which ours is the expectation."""
+    monkeypatch.setattr(losses, "_KERNEL_ROWS", rows)
+    x, y = features(100, 20, 0), features(100, 20, 1)
+
+    def peer(subsets, subset_size):
+        metric = KernelInceptionDistance(AsTheyAre(), subsets=subsets, subset_size=subset_size)
+        metric.update(x, real=True)
+        metric.update(y, real=False)
+        return (value.item() for value in metric.compute())
+
+    (found, (expected, _)) = kernel_distance(x, y).item(), peer(1, 100)
+    assert found == pytest.approx(expected, rel=1e-6)
+    torch.manual_seed(0)  # torchmetrics draws its subsets by the global generator
+    mean, deviation = peer(400, 50)
+    assert abs(mean - found) < 5 * deviation / 400**0.5
 
 
 def test_frechet_of_collapsed_and_of_equal_features():
