@@ -40,9 +40,8 @@ def page(runs: Sequence[Subject]) -> Page:
     generator = f"pygen {pygen.__version__}"
     if len(parts) == 1:
         (only,) = parts
-        title = f"{only.title}: {runs[0].kind}"
         return Page(
-            title,
+            f"{runs[0].kind} of {runs[0].data}",
             only.lead,
             generator,
             only.sections,
@@ -50,7 +49,7 @@ def page(runs: Sequence[Subject]) -> Page:
             only.facts,
             is_wide=True,
         )
-    data = sorted({of.record.data for of in runs})
+    data = sorted({of.data for of in runs})
     return Page(
         title=f"{len(runs)} models of {' and '.join(data)}",
         lead="What each has learned, side by side and one by one.",
@@ -115,8 +114,8 @@ def _side_by_side(runs: Sequence[Subject]) -> Section:
         of_data = (of.record.data, of.record.image_size)
         if of_data not in seen:
             seen.add(of_data)
-            alt = f"Real images of {of.record.data}"
-            real = Figure(grid(of.some(count)[0], _SIDE), alt, f"Real: {of.record.data}")
+            alt = f"Real images of {of.data}"
+            real = Figure(grid(of.some(count)[0], _SIDE), alt, f"Real: {of.data}")
             figures.insert(len(seen) - 1, real)
     for of in runs:
         alt = f"{count} samples of {of.name}, {of.kind}"

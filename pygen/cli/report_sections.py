@@ -36,7 +36,7 @@ def samples(of: Subject) -> Section:
         made = of.sample(columns * _ROWS)
         text = "New images that the model has drawn, as they came."
     labels = [str(label) for label in classes]
-    alt = f"Samples of {of.kind} fitted to {of.record.data}, {columns} in a row"
+    alt = f"Samples of {of.kind} fitted to {of.data}, {columns} in a row"
     return Section("Samples", text, [Figure(grid(made, columns), alt, row_labels=labels)])
 
 
@@ -84,7 +84,7 @@ def neighbours(of: Subject) -> Section:
     text = f"Below each sample the {count} {known} that are most like it."
     caption = (
         "Distances are roots of mean squared differences, pixels counting from 0 to 1; a copy is at "
-        f"0. Half of {_MEASURED} samples are within {of_samples:.3f} of an image"
+        f"0. Half of {_MEASURED} samples lie within {of_samples:.3f} of their nearest"
     )
     if of.is_new:
         usual = _nearest(of.some(_MEASURED)[0], of.train, 1)[0].median()
@@ -123,7 +123,7 @@ def components(of: Subject) -> Section | None:
     """The means of a mixture with their weights, the heaviest first."""
     model, classes = of.model, of.classes
     mixtures = [part for part in getattr(model, "estimators_", [model]) if hasattr(part, "means_")]
-    if not mixtures or (len(mixtures) > 1 and len(mixtures) < len(classes)):
+    if not mixtures:
         return None
     mixtures = mixtures[: max(1, len(classes))]
     shown = [_heaviest(part) for part in mixtures]

@@ -60,6 +60,11 @@ class Subject:
         return title(self.model)
 
     @property
+    def data(self) -> str:
+        """The data's name, or that of its file."""
+        return Path(self.record.data).name
+
+    @property
     def what(self) -> str:
         """The images of `held_out` in words."""
         return "held-out images" if self.is_new else "images of its data"

@@ -114,7 +114,7 @@ class Section:
     settings : sequence of str
         Models as one would write them in Python.
     is_dense : bool
-        Whether figures are small: up to four stand in a row.
+        Whether figures are small: as many stand in a row as there is room for, on a phone two.
     """
 
     title: str

@@ -127,7 +127,7 @@ def picture(page: Reader, alt: str) -> bytes:
 def test_a_run_with_codes_in_the_plane(runs: Runs) -> None:
     page = report(runs["plane"])
     assert page.open == []
-    assert page.of("h1") == ["plane: VAE"]
+    assert page.of("h1") == ["VAE of digits"]
     assert page.of("h2") == [
         *("Samples", "Reconstructions", "Map of codes", "The plane of codes", "Traversals"),
         *("Interpolations", "Nearest training images", "Learning curves", "Figures"),
