@@ -129,7 +129,9 @@ class Browser:
         elif method == "Runtime.consoleAPICalled":
             self.problems.append(f"console: {params['args']}")
         elif method == "Runtime.exceptionThrown":
-            self.problems.append(f"exception: {params['exceptionDetails']['text']}")
+            details = params["exceptionDetails"]
+            thrown = details.get("exception", {}).get("description", details["text"])
+            self.problems.append(f"exception: {thrown}")
         elif method == "Log.entryAdded":
             self.problems.append(f"log: {params['entry']['text']}")
         elif method == "Network.requestWillBeSent":
