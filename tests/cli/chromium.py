@@ -89,8 +89,9 @@ class Browser:
             width=width,
             height=800,
             deviceScaleFactor=scale,
-            mobile=width < 600,
+            mobile=False,
         )
+        self.call("Emulation.setScrollbarsHidden", hidden=True)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self._loaded = False
