@@ -189,7 +189,8 @@ def curves(of: Subject) -> Section | None:
         if of.model.keep != "best":
             kept = len(metric[0]) - 1
         text = "The losses of training, and the metric that told which weights to keep."
-        mark = (metric[0][kept], metric[1][kept], f"kept: {metric[1][kept]:.4g}")
+        text_of_mark = f"kept: {metric[1][kept]:.4g}".replace("-", "−")
+        mark = (metric[0][kept], metric[1][kept], text_of_mark)
         alt = f"{_metric(of.model)} over the steps; the weights of step {mark[0]:,} are kept"
         figures.append(
             Chart(

@@ -255,7 +255,7 @@ def test_curves_are_those_of_the_history(runs: Runs) -> None:
     assert len(evaluated) == 2
     best = min(evaluated, key=lambda line: line["metric"])
     assert any(f"the weights of step {best['step']} are kept" in label for label in labels)
-    assert f"kept: {best['metric']:.4g}" in page.of("text")
+    assert f"kept: {best['metric']:.4g}".replace("-", "−") in page.of("text")
 
 
 def test_how_it_was_run(runs: Runs) -> None:
