@@ -12,7 +12,14 @@ from torch import Tensor
 
 from pygen.cli import judges
 from pygen.cli.demo_images import Images
-from pygen.cli.evaluation import MEASURES
+from pygen.cli.evaluation import (
+    FEW,
+    MEASURES,
+    N_CODES,
+    N_NEIGHBOURS,
+    N_PERMUTATIONS,
+    NEAR,
+)
 from pygen.cli.judges import Judge
 from pygen.cli.runs import Run
 from pygen.deep import VAE
@@ -33,13 +40,6 @@ from pygen.metrics import (
 
 # Samples of a model where no number is asked for, at most.
 MOST = 10_000
-# Images of either kind among which neighbours are sought and kernels computed, at most: their time grows with the
-# square.
-NEAR = 2000
-# Images whose likelihoods need many codes, that are tested by permutations, whose nearest are sought, at most.
-FEW = 1000
-N_CODES = 50
-N_NEIGHBOURS = 5
 # Images that a model draws or scores at a time.
 CHUNK = 1000
 
@@ -150,7 +150,8 @@ class Comparison:
         figures |= self._spread(
             lambda a, b: compare_pairs(a, b, N_NEIGHBOURS, scaled=scaled), near, near_fake
         )
-        test = mmd_test(thinned(real, FEW), thinned(fake, FEW), random_state=self.seed)
+        few, few_fake = thinned(real, FEW), thinned(fake, FEW)
+        test = mmd_test(few, few_fake, N_PERMUTATIONS, self.seed)
         figures["mmd_p_value"] = Estimate(test.p_value)
         if self.judge.classifier is not None:
             labels, classes = self.judge.classifier.predict(made), self.judge.classifier.classes_

@@ -53,7 +53,10 @@ def load(data: str, seed: int | None, image_size: tuple[int, int] | None = None)
     every, every_labels = pygen.data.load(data, "all", image_size=image_size)
     n = len(train)
     if n < len(every):
-        test, test_labels = every[n:], every_labels[n:]
+        # Parts of the same memory: large data are held once.
+        (train, test), (train_labels, test_labels) = (
+            (of[:n], of[n:]) for of in (every, every_labels)
+        )
         return Images(data, train, train_labels, test, test_labels, "the test split")
     if seed is None:
         raise ValueError(

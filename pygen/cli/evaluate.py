@@ -57,7 +57,7 @@ def run_folders(paths: Sequence[Path]) -> list[Path]:
     FileNotFoundError
         If a path does not exist, a folder holds no run, or there is no folder.
     """
-    folders = [path for path in paths if path.is_dir() or not path.exists()]
+    folders = [path for path in dict.fromkeys(paths) if path.is_dir() or not path.exists()]
     for folder in folders:
         if not (folder / RECORD).is_file():
             raise FileNotFoundError(

@@ -16,6 +16,13 @@ from pygen.report import Table
 
 FORMAT = 1
 _LIKELIHOODS = {"log_likelihood", "elbo", "iwae"}
+# Images of either kind among which neighbours are sought and kernels computed, at most: their time grows with the
+# square.
+NEAR = 2000
+# Images whose likelihoods need many codes, that are tested by permutations, whose nearest are sought, at most.
+FEW = 1000
+N_CODES, N_NEIGHBOURS, N_PERMUTATIONS = 50, 5, 200
+
 FLOOR, BASELINE = "other real images", "independent pixels"
 
 
@@ -53,19 +60,21 @@ _LEGEND = (
         ("frechet_distance", "kernel_distance"),
         "Fréchet: distance of the normal distributions fitted to the features of both (with "
         "Inception features the FID; Heusel et al., 2017); kernel: squared maximum mean discrepancy "
-        "with KID's kernel (Binkowski et al., 2018), 0 on average where both are of one "
-        "distribution.",
+        f"with KID's kernel (Binkowski et al., 2018), of at most {NEAR:,} of either, 0 on average where "
+        "both are of one distribution.",
     ),
     (
         ("precision",),
         "Precision and density say how real samples are, recall and coverage how much of the real "
-        "variety they have (Kynkäänniemi et al., 2019; Naeem et al., 2020; 5 neighbours). "
-        "Two-sample: how often the nearest neighbour tells real from made; 0.5 is chance.",
+        "variety they have (Kynkäänniemi et al., 2019; Naeem et al., 2020; "
+        f"{N_NEIGHBOURS} neighbours, of at most {NEAR:,} of either). Two-sample: how often the "
+        "nearest neighbour tells real from made; 0.5 is chance.",
     ),
     (
         ("mmd_p_value",),
-        "MMD p: how often chance alone gives as large a difference (Gretton et al., 2012; 200 "
-        "permutations); below 0.05 the test sees that samples are not real.",
+        "MMD p: how often chance alone gives as large a difference (Gretton et al., 2012; "
+        f"{N_PERMUTATIONS} permutations of at most {FEW:,} of either); below 0.05 the test sees "
+        "that samples are not real.",
     ),
     (
         ("class_entropy",),
@@ -79,8 +88,8 @@ _LEGEND = (
     ),
     (
         ("log_likelihood", "elbo"),
-        "Log p(x), ELBO and IWAE in nats per image of the reference; the last two are lower bounds, "
-        "IWAE of 50 codes the tighter one.",
+        "Log p(x), ELBO and IWAE in nats per image of the reference; the last two, of at most "
+        f"{FEW:,} images, are lower bounds, IWAE of {N_CODES} codes the tighter one.",
     ),
 )
 

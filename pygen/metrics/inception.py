@@ -50,15 +50,16 @@ class Inception:
         data = weights.read_bytes()
         self.sha256 = hashlib.sha256(data).hexdigest()
         self.is_original = self.sha256.startswith(self._ORIGINAL)
-        self._network = InceptionNetwork()
+        with torch.device("meta"):  # initial weights would only be thrown away
+            self._network = InceptionNetwork()
         try:
-            self._network.load_state_dict(_weights(weights, data))
+            self._network.load_state_dict(_weights(weights, data), assign=True)
         except RuntimeError as error:
             raise ValueError(
                 f"{weights}: expected the weights of the FID's Inception v3, found others: "
                 f"{str(error).splitlines()[1].strip()[:200]}"
             ) from error
-        self._network.eval()
+        self._network.float().eval()
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
