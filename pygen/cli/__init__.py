@@ -15,6 +15,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stderr
+from contextvars import ContextVar
 from importlib import import_module
 from typing import Any
 
@@ -22,18 +23,24 @@ import tyro
 
 from pygen.cli.options import Pygen
 
-__all__ = ["Stopped", "main"]
+__all__ = ["Stopped", "command", "main"]
 
 _STYLE = (
     tyro.conf.CascadeSubcommandArgs,
     tyro.conf.DisallowNone,
     tyro.conf.HelptextFromCommentsOff,
 )
+_COMMAND: ContextVar[str | None] = ContextVar("command", default=None)
 _ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Stopped(KeyboardInterrupt):
     """Ctrl-C at work that the same command with `--resume` goes on with."""
+
+
+def command() -> str | None:
+    """Return the command line that is being carried out, as a shell would take it; None outside of one."""
+    return _COMMAND.get()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0, 2 after an error, 130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    token = _COMMAND.set(shlex.join(["pygen", *arguments]))
     try:
         options = _parse(arguments)
         if isinstance(options, int):
@@ -72,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--debug" in arguments:
             traceback.print_exc()
         return _fail(f"error: {_describe(error)}", 2)
+    finally:
+        _COMMAND.reset(token)
     return 0
 
 

@@ -17,7 +17,7 @@ from pygen.cli.terminal import lines
 from pygen.files import write_file
 from pygen.pictures import GAP, Picture, beside, grid, save_png
 from pygen.random import as_seed
-from pygen.report import Figure, Page, Section, render
+from pygen.report import Figure, Page, Section, is_page, render
 
 # Where pictures of samples stand beside one another, so many of their columns and rows are shown:
 # of all models in overview.png, of two on the page.
@@ -67,7 +67,7 @@ def run(asked: options.Demo) -> None:
 
 def _check_place(out: Path) -> None:
     page = out / "index.html"
-    if page.exists() and b'name="generator" content="pygen ' not in page.read_bytes():
+    if page.exists() and not is_page(page.read_bytes()):
         raise ValueError(f"{page}: expected a page of pygen demo or none, found another; move it")
 
 

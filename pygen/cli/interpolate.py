@@ -34,18 +34,59 @@ def run(asked: options.Interpolate) -> None:
             f"y: expected none, since {asked.run} was fitted without classes, found {asked.y}"
         )
     classes = _classes(model, asked)
+    data = None
     if hasattr(model, "encode"):
-        ends = _images(record, asked, classes)
+        data = choice.load(record, asked.data, asked.split)
+    elif asked.data is not None or asked.split is not None:
+        raise ValueError(
+            f"data: expected none, since a {type(model).__name__} makes images of noise, found "
+            f"{asked.data or asked.split}"
+        )
+    made = strips(model, record, data, asked.n, asked.steps, asked.seed, classes)
+    write(made, grid(made.flatten(0, 1), asked.steps), asked.out)
+
+
+def strips(
+    model: Any,
+    record: Run,
+    data: tuple[Tensor, Tensor] | None,
+    n: int,
+    steps: int,
+    seed: int,
+    classes: np.ndarray | None,
+) -> Tensor:
+    """Images on the way from one to another.
+
+    Parameters
+    ----------
+    model : estimator
+        With codes.
+    record : Run
+        Its record.
+    data : (Tensor, Tensor) or None
+        Images and labels to choose the ends from; None if codes are noise.
+    n, steps : int
+        Strips, and images of each with both ends.
+    seed : int
+        Of the ends.
+    classes : ndarray or None
+        The class of each strip, of a model that knows classes.
+
+    Returns
+    -------
+    Tensor
+        uint8 ``[n, steps, C, H, W]``.
+
+    Raises
+    ------
+    ValueError
+        If there are not enough images.
+    """
+    if data is None:
+        ends = normal(new_state(seed), [2 * n, model.latent_dim])
     else:
-        if asked.data is not None or asked.split is not None:
-            raise ValueError(
-                f"data: expected none, since a {type(model).__name__} makes images of noise, found "
-                f"{asked.data or asked.split}"
-            )
-        ends = normal(new_state(asked.seed), [2 * asked.n, model.latent_dim])
-    first, last = ends[: asked.n], ends[asked.n :]
-    strips = record.pixels.decode(model.interpolate(first, last, asked.steps, y=classes))
-    write(strips, grid(strips.flatten(0, 1), asked.steps), asked.out)
+        ends = record.pixels.encode(_ends(*data, n, seed, classes))
+    return record.pixels.decode(model.interpolate(ends[:n], ends[n:], steps, y=classes))
 
 
 def _classes(model: Any, asked: options.Interpolate) -> np.ndarray | None:
@@ -58,12 +99,11 @@ def _classes(model: Any, asked: options.Interpolate) -> np.ndarray | None:
     return np.resize(classes, asked.n)
 
 
-def _images(record: Run, asked: options.Interpolate, classes: np.ndarray | None) -> Tensor:
-    """Features of the images that strips begin with, then of those that they end with."""
-    images, labels = choice.load(record, asked.data, asked.split)
+def _ends(images: Tensor, labels: Tensor, n: int, seed: int, classes: np.ndarray | None) -> Tensor:
+    """Images that strips begin with, then those that they end with."""
     if classes is None:
-        chosen = choice.rows(labels, 2 * asked.n, asked.seed)
+        chosen = choice.rows(labels, 2 * n, seed)
     else:
-        ends = [choice.rows(labels, 2, asked.seed + i, label) for i, label in enumerate(classes)]
+        ends = [choice.rows(labels, 2, seed + i, label) for i, label in enumerate(classes)]
         chosen = np.stack(ends).T.reshape(-1)
-    return record.pixels.encode(images[torch.from_numpy(chosen)])
+    return images[torch.from_numpy(chosen)]

@@ -137,11 +137,23 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Report:
+    """Make a page of one or several runs: samples, codes, learning curves, figures, how they were made."""
+
+    runs: Positional[tuple[Path, ...]]
+    """Folders of pygen fit or pygen demo; files among them are passed over."""
+    out: Path | None = None
+    """The page to write (default: report.html in the run, or beside the runs if there are several)."""
+    seed: int = 0
+    """Of samples, and of which images are shown."""
+
+
+@dataclass(frozen=True)
 class Info:
     """Show versions, the compiled extension, devices and data, and how to get what is missing."""
 
 
-Command: TypeAlias = Demo | Fit | Sample | Reconstruct | Interpolate | Evaluate | Info
+Command: TypeAlias = Demo | Fit | Sample | Reconstruct | Interpolate | Evaluate | Report | Info
 
 
 @dataclass(frozen=True)

@@ -54,13 +54,13 @@ def pairs(images: Tensor, again: Tensor) -> Picture:
     return stack(rows)
 
 
-def stack(pictures: Sequence[Picture]) -> Picture:
+def stack(pictures: Sequence[Picture], gap: int = GAP) -> Picture:
     """Put pictures as `grid` makes them below one another."""
     width = max(picture.width for picture in pictures)
-    height = sum(picture.height + GAP for picture in pictures) - GAP
+    height = sum(picture.height + gap for picture in pictures) - gap
     canvas = Image.new(pictures[0].mode, (width, height))
     top = 0
     for picture in pictures:
         canvas.paste(picture, (0, top))
-        top += picture.height + GAP
+        top += picture.height + gap
     return canvas

@@ -13,7 +13,7 @@ import platform
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 import pygen
+from pygen import cli
 from pygen.cli.pixels import Pixels
 from pygen.files import write_file
 from pygen.io import CONFIG, TENSORS
@@ -30,11 +31,20 @@ FORMAT = 1
 RECORD = "run.json"
 CHECKPOINTS = "checkpoints"
 EVALUATION = "evaluation.json"
+REPORT = "report.html"
 _OF_TRAINING = (CHECKPOINTS, "samples", "metrics.jsonl", "tensorboard")
 # All that a run has in its folder.
-NAMES = (TENSORS, CONFIG, RECORD, EVALUATION, *_OF_TRAINING)
+NAMES = (TENSORS, CONFIG, RECORD, EVALUATION, REPORT, *_OF_TRAINING)
 # A folder inside it, of what is not finished or about to be removed.
 STAGE = ".run-"
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "pygen": pygen.__version__,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+    }
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,10 @@ class Run:
     divided_by : int or None
         The seed by which `pygen demo` divided data without a test split: the model has seen only
         the images to learn from.
+    command : str or None
+        The command line that wrote the record.
+    versions : dict of str to str
+        What it was written with.
     """
 
     data: str
@@ -73,6 +87,8 @@ class Run:
     seconds: float | None
     score: float | None
     divided_by: int | None = None
+    command: str | None = field(default_factory=cli.command)
+    versions: dict[str, str] = field(default_factory=_versions)
 
 
 def digest(images: Tensor, labels: Tensor) -> str:
@@ -181,11 +197,6 @@ def write_record(run: Run, folder: Path) -> None:
     record = {
         "format": FORMAT,
         "config_sha256": model_digest(folder) if (folder / CONFIG).exists() else None,
-        "versions": {
-            "pygen": pygen.__version__,
-            "torch": str(torch.__version__),
-            "python": platform.python_version(),
-        },
         **asdict(run),
     }
     write_file(folder / RECORD, json.dumps(record, indent=2, allow_nan=False).encode())
@@ -245,6 +256,8 @@ def read_record(folder: Path) -> tuple[Run, str | None]:
             seconds=record["seconds"],
             score=record["score"],
             divided_by=record.get("divided_by"),
+            command=record.get("command"),
+            versions=dict(record["versions"]),
         )
         return run, record["config_sha256"]
     except (LookupError, TypeError, ValueError, RecursionError) as error:

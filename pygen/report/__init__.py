@@ -1,5 +1,18 @@
 """Pages that show and explain models."""
 
-from pygen.report.page import Figure, Page, Section, Table, render
+from pygen.report.chart import Chart, Series
+from pygen.report.page import Figure, Page, Part, Section, Table, Tile, Tiles, is_page, render
 
-__all__ = ["Figure", "Page", "Section", "Table", "render"]
+__all__ = [
+    "Chart",
+    "Figure",
+    "Page",
+    "Part",
+    "Section",
+    "Series",
+    "Table",
+    "Tile",
+    "Tiles",
+    "is_page",
+    "render",
+]

@@ -1,13 +1,19 @@
-"""What the tests of the command line share: one run of the demo, and the command line itself."""
+"""What the tests of the command line share: one run of the demo, the command line itself, and a browser.
+
+Makes what tests of this folder share importable: ``from chromium import Browser``.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from pygen.cli import main
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session", autouse=True)

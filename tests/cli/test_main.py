@@ -69,6 +69,7 @@ for argv in (
         ["reconstruct"],
         ["interpolate"],
         ["evaluate"],
+        ["report"],
         ["info"],
     ],
 )
@@ -100,7 +101,7 @@ def test_help_waits_for_no_heavy_import() -> None:
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [
-        ([], "demo, fit, sample, reconstruct, interpolate, evaluate, info"),
+        ([], "demo, fit, sample, reconstruct, interpolate, evaluate, report, info"),
         (["paint"], "paint"),
         (["fit", "vea", "--data", "digits", "--out", "x"], "vea"),
         (["fit", "vae", "--data", "digits", "--out", "x", "--width", "8"], "--width"),
