@@ -15,7 +15,7 @@ import pytest
 import pygen
 import pygen.metrics
 from pygen.cli import _parse, main
-from pygen.cli.options import Fit, Info, Interpolate, Pygen, Reconstruct, Sample
+from pygen.cli.options import Fit, Info, Interpolate, Pygen, Reconstruct, Report, Sample
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -97,6 +97,8 @@ def is_quick(command):
         return command.data == "digits"
     if isinstance(command, (Sample, Reconstruct, Interpolate)):
         return command.run.is_dir()
+    if isinstance(command, Report):
+        return all(run.is_dir() for run in command.runs)
     return isinstance(command, Info)
 
 
