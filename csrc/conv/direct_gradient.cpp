@@ -27,10 +27,10 @@ int64_t positions(const WeightGradient<T>& a) {
   return a.images * a.height * a.width;
 }
 
-// Positions gathered at a time: what fits into a third-level cache.
+// Positions gathered at a time: what fits into a second-level cache.
 template <class T>
 int64_t chunk(const WeightGradient<T>& a) {
-  constexpr int64_t kCached = 16 << 20;
+  constexpr int64_t kCached = 1 << 20;
   const Shape<T> shape(a);
   const int64_t fitting = kCached / static_cast<int64_t>(sizeof(T)) / (shape.big + shape.small);
   return least(fitting > kChunk ? fitting / kChunk * kChunk : kChunk, positions(a));
