@@ -14,8 +14,8 @@ struct Weight {
   int64_t small, big, row, column;  // strides
 };
 
-// Up or down. `block` and what is packed are the kernel's own; where there are moments, an item leaves among them, for
-// the pixels that it wrote: their number, and of each channel the mean and the sum of squared deviations from it.
+// Up or down. What is packed is the kernel's own; where there are moments, items leave among them, for the pixels that
+// they wrote: their number, and of each channel the mean and the sum of squared deviations from it.
 template <class T>
 struct Correlation {
   bool up;
@@ -27,7 +27,7 @@ struct Correlation {
   int64_t activation;
   T slope;
   int64_t parts;    // of the batch, equally large: no item has to do with two of them
-  double* moments;  // [items, 1 + 2 * out_channels], or null
+  double* moments;  // [summaries, 1 + 2 * out_channels], or null
   const T* packed;
 };
 
@@ -37,13 +37,14 @@ struct CorrelationKernels {
   int64_t (*packed_size)(const Correlation<T>& a);
   int64_t (*pack_items)(const Correlation<T>& a);
   void (*pack)(const Correlation<T>& a, const Weight<const T>& weight, int64_t item, T* packed);
-  int64_t (*items)(const Correlation<T>& a);  // equally many of each part
+  int64_t (*items)(const Correlation<T>& a);
+  int64_t (*summaries)(const Correlation<T>& a);  // equally many of each part, and in their order
   int64_t (*scratch_size)(const Correlation<T>& a);
   void (*run)(const Correlation<T>& a, int64_t item, T* scratch);
 };
 
-// The weight's gradient, by chunks of positions: gather positions [begin, end) of a chunk, then multiply, in items,
-// each with its own part of the result. The first chunk writes, others add.
+// The weight's gradient, by chunks of positions: gather positions [begin, end) of a chunk, if there is a size to
+// gather, then multiply, in items, each with its own part of the result. The first chunk writes, others add.
 template <class T>
 struct WeightGradient {
   int64_t images, height, width;  // of the small picture
@@ -60,8 +61,9 @@ struct WeightGradientKernels {
   int64_t (*scratch_size)(const WeightGradient<T>& a);
   void (*gather)(const WeightGradient<T>& a, int64_t first, int64_t count, int64_t begin, int64_t end, T* scratch,
                  T* gathered);
-  int64_t (*multiply_items)(const WeightGradient<T>& a);
-  void (*multiply)(const WeightGradient<T>& a, int64_t first, int64_t count, int64_t item, const T* gathered);
+  int64_t (*items)(const WeightGradient<T>& a);
+  void (*multiply)(const WeightGradient<T>& a, int64_t first, int64_t count, int64_t item, const T* gathered,
+                   T* scratch);
 };
 
 // y = act((z - mean) * scale + shift) for rows z [n, channels].

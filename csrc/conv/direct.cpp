@@ -186,24 +186,23 @@ void run(const Correlation<T>& a, int64_t item, T* tile) {
   const int64_t scale = a.up ? 2 : 1, out_row = scale * a.width * a.out_channels;
   T* out = a.out + scale * (strip.image * a.height + strip.top) * out_row;
   const int64_t stride = a.up ? width : a.out_channels;
+  T* to = a.up ? products : out;
   for (int64_t panel = 0; panel < shape.panels; ++panel)
     for (int64_t group = 0; group < groups; ++group) {
       const T *rows_left = left + group * kRows * shape.depth, *right = a.packed + panel * shape.depth * shape.columns;
-      shape.columns == kLanes<T> ? multiply<T, Left::kBlocks, 1>(rows_left, right, shape.depth, tile)
-                                 : multiply<T, Left::kBlocks>(rows_left, right, shape.depth, tile);
-      for (int64_t i = 0; i < kRows && group * kRows + i < positions; ++i)
-        for (int64_t j = 0; j < shape.columns; j += kLanes<T>) {
-          const int64_t at = panel * shape.columns + j, count = stride - at;
-          if (count <= 0) continue;
-          typename Vector<T>::Lanes lanes, summand;
-          Vector<T>::load(tile + i * shape.columns + j, lanes);
-          if (!a.up) {
-            load(bias + at, count, summand);
-            lanes += summand;
-          }
-          store<T>(lanes, count, (a.up ? products : out) + (group * kRows + i) * stride + at);
-        }
+      const int64_t at = panel * shape.columns, count = least(shape.columns, stride - at),
+                    rows = least(kRows, positions - group * kRows);
+      const bool is_whole = count == shape.columns && rows == kRows;
+      T *place = to + group * kRows * stride + at, *sums = is_whole ? place : tile;
+      const int64_t step = is_whole ? stride : shape.columns;
+      shape.columns == kLanes<T> ? multiply<T, Left::kBlocks, 1>(rows_left, right, shape.depth, sums, step)
+                                 : multiply<T, Left::kBlocks>(rows_left, right, shape.depth, sums, step);
+      if (!is_whole)
+        for (int64_t i = 0; i < rows; ++i) std::memcpy(place + i * stride, tile + i * step, count * sizeof(T));
     }
+  if (!a.up && a.bias)
+    for (int64_t i = 0; i < positions; ++i)
+      for (int64_t m = 0; m < a.out_channels; ++m) out[i * a.out_channels + m] += bias[m];
   if (a.up)
     for (int64_t image = 0; image < strip.images; ++image)
       for (int64_t y = 0; y < 2 * strip.rows; ++y)
@@ -221,7 +220,8 @@ void run(const Correlation<T>& a, int64_t item, T* tile) {
 }
 
 template <class T>
-constexpr CorrelationKernels<T> kDirect = {packed_size<T>, pack_items<T>, pack<T>, items<T>, scratch_size<T>, run<T>};
+constexpr CorrelationKernels<T> kDirect = {packed_size<T>, pack_items<T>,   pack<T>, items<T>,
+                                           items<T>,       scratch_size<T>, run<T>};
 
 }  // namespace
 

@@ -128,7 +128,7 @@ struct Norm {
   }
 };
 
-// Chan's formula over the items of each part, in their order.
+// Chan's formula over the summaries of each part, in their order.
 template <class T>
 void merge(const std::vector<double>& moments, int64_t parts, int64_t channels, T* mean, T* var) {
   const int64_t items = static_cast<int64_t>(moments.size()) / (1 + 2 * channels) / parts;
@@ -169,7 +169,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> bn_act_cpu(const Tensor& x, const Ten
     Result<T> before(z), after(y);
     Correlation<T> a = layer.correlation<T>(transposed, in, before.data());
     a.parts = n_batches;
-    std::vector<double> moments(kernels.correlation.items(a) * (1 + 2 * channels));
+    std::vector<double> moments(kernels.correlation.summaries(a) * (1 + 2 * channels));
     a.moments = moments.data();
     correlate(kernels.correlation, a, layer.weight<const T>(kernel));
     merge(moments, n_batches, channels, data<T>(mean), data<T>(var));

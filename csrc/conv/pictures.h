@@ -159,16 +159,19 @@ void correlate(const CorrelationKernels<T>& kernels, Correlation<T>& a, const We
 
 template <class T>
 void weight_gradient(const WeightGradientKernels<T>& kernels, const WeightGradient<T>& a) {
-  const int64_t positions = kernels.positions(a), chunk = kernels.chunk(a);
-  const Tensor gathered = empty({kernels.gathered_size(a)}, kType<T>, false);
-  prefer_large_pages(gathered);
+  const int64_t positions = kernels.positions(a), chunk = kernels.chunk(a), size = kernels.gathered_size(a);
+  const Tensor memory = empty({size}, kType<T>, false);
+  prefer_large_pages(memory);
+  T* gathered = data<T>(memory);
   for (int64_t first = 0; first < positions; first += chunk) {
     const int64_t count = std::min(chunk, positions - first);
-    torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
-      kernels.gather(a, first, count, begin, end, scratch<T>(kernels.scratch_size(a)), data<T>(gathered));
-    });
-    torch::stable::parallel_for(0, kernels.multiply_items(a), 1, [&](int64_t begin, int64_t end) {
-      for (int64_t item = begin; item < end; ++item) kernels.multiply(a, first, count, item, data<T>(gathered));
+    if (size > 0)
+      torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+        kernels.gather(a, first, count, begin, end, scratch<T>(kernels.scratch_size(a)), gathered);
+      });
+    torch::stable::parallel_for(0, kernels.items(a), 1, [&](int64_t begin, int64_t end) {
+      T* own = scratch<T>(kernels.scratch_size(a));
+      for (int64_t item = begin; item < end; ++item) kernels.multiply(a, first, count, item, gathered, own);
     });
   }
 }

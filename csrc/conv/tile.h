@@ -1,6 +1,7 @@
 // Products of small matrices with sums in registers: everything is local to the file that includes this, as in lanes.h.
 #pragma once
 #include <cstdint>
+#include <utility>
 
 #include "../lanes.h"
 
@@ -27,35 +28,43 @@ enum class Left { kBlocks, kColumns };
 template <class T>
 constexpr int kHigh = kLanes<T> > kRows ? kLanes<T> : kRows;
 
-// out [kRows, wide * lanes] of left [kRows, k] and right [k, wide * lanes]; for blocks, k is a multiple of the lanes.
+// out [kRows, wide * lanes], `stride` from row to row, or what is added to it, of left [kRows, k] and right [k, wide *
+// lanes], k <= kChunk; for blocks, k is a multiple of the lanes.
 template <class T, Left kLeft, int kSums = kWide>
-void multiply(const T* left, const T* right, int64_t k, T* out) {
+inline void multiply_chunk(const T* left, const T* right, int64_t k, bool adds, T* out,
+                           int64_t stride = kSums * kLanes<T>) {
   using V = Vector<T>;
   constexpr int kStep = kLeft == Left::kBlocks ? V::kLanes : 1;
   constexpr int kNext = kLeft == Left::kBlocks ? V::kLanes * kRows : kHigh<T>;
-  for (int64_t begin = 0; begin < k; begin += kChunk) {
-    typename V::Lanes sums[kRows][kSums] = {};
-    const int64_t end = begin + kChunk < k ? begin + kChunk : k;
-    for (int64_t j = begin; j < end; j += kStep, left += kNext) {
+  typename V::Lanes sums[kRows][kSums] = {};
+  for (int64_t j = 0; j < k; j += kStep, left += kNext) {
 #pragma GCC unroll 4
-      for (int step = 0; step < kStep; ++step, right += kSums * V::kLanes) {
-        typename V::Lanes columns[kSums];
-        for (int v = 0; v < kSums; ++v) V::load(right + v * V::kLanes, columns[v]);
-        for (int i = 0; i < kRows; ++i)
-          for (int v = 0; v < kSums; ++v) sums[i][v] += columns[v] * left[i * kStep + step];
-      }
+    for (int step = 0; step < kStep; ++step, right += kSums * V::kLanes) {
+      typename V::Lanes columns[kSums];
+      for (int v = 0; v < kSums; ++v) V::load(right + v * V::kLanes, columns[v]);
+      for (int i = 0; i < kRows; ++i)
+        for (int v = 0; v < kSums; ++v) sums[i][v] += columns[v] * left[i * kStep + step];
     }
-    for (int i = 0; i < kRows; ++i)
-      for (int v = 0; v < kSums; ++v) {
-        T* to = out + (i * kSums + v) * V::kLanes;
-        if (begin > 0) {
-          typename V::Lanes before;
-          V::load(to, before);
-          sums[i][v] += before;
-        }
-        V::store(sums[i][v], to);
-      }
   }
+  for (int i = 0; i < kRows; ++i)
+    for (int v = 0; v < kSums; ++v) {
+      T* to = out + i * stride + v * V::kLanes;
+      if (adds) {
+        typename V::Lanes before;
+        V::load(to, before);
+        sums[i][v] += before;
+      }
+      V::store(sums[i][v], to);
+    }
+}
+
+// For any k.
+template <class T, Left kLeft, int kSums = kWide>
+void multiply(const T* left, const T* right, int64_t k, T* out, int64_t stride = kSums * kLanes<T>) {
+  constexpr int64_t kHeight = kLeft == Left::kBlocks ? kRows : kHigh<T>;
+  for (int64_t begin = 0; begin < k; begin += kChunk)
+    multiply_chunk<T, kLeft, kSums>(left + begin * kHeight, right + begin * kSums * kLanes<T>, least(kChunk, k - begin),
+                                    begin > 0, out, stride);
 }
 
 // The first `count` lanes of what is in memory, or all; others are 0.
@@ -77,6 +86,38 @@ inline void store(const typename Vector<T>::Lanes& lanes, int64_t count, T* to) 
     std::memcpy(to, &lanes, count * sizeof(T));
 }
 
+// By turns of the first halves of two vectors, and of the second.
+template <class V, int... kLane>
+inline void interleave(const V& a, const V& b, std::integer_sequence<int, kLane...>, V& low, V& high) {
+  constexpr int kAll = sizeof...(kLane);
+#if __has_builtin(__builtin_shufflevector)
+  low = __builtin_shufflevector(a, b, (kLane / 2 + kLane % 2 * kAll)...);
+  high = __builtin_shufflevector(a, b, (kAll / 2 + kLane / 2 + kLane % 2 * kAll)...);
+#else
+  low = V{(kLane % 2 == 0 ? a : b)[kLane / 2]...};
+  high = V{(kLane % 2 == 0 ? a : b)[kAll / 2 + kLane / 2]...};
+#endif
+}
+
+// to [lanes, lanes] = from [lanes, lanes] transposed; rows are that far apart.
+template <class T>
+inline void transpose(const T* from, int64_t from_stride, T* to, int64_t to_stride) {
+  using V = Vector<T>;
+  typename V::Lanes rows[V::kLanes];
+  for (int i = 0; i < V::kLanes; ++i) V::load(from + i * from_stride, rows[i]);
+  // Each time the first half of the rows is shuffled into the other, as cards are.
+#pragma GCC unroll 4
+  for (int shuffles = 1; shuffles < V::kLanes; shuffles *= 2) {
+    typename V::Lanes next[V::kLanes];
+#pragma GCC unroll 8
+    for (int i = 0; i < V::kLanes / 2; ++i)
+      interleave(rows[i], rows[i + V::kLanes / 2], std::make_integer_sequence<int, V::kLanes>(), next[2 * i],
+                 next[2 * i + 1]);
+    std::memcpy(rows, next, sizeof rows);
+  }
+  for (int i = 0; i < V::kLanes; ++i) V::store(rows[i], to + i * to_stride);
+}
+
 // The pixels [4, 4, channels] that down takes for pixel (y, x) of the small picture [height, width].
 template <class T>
 inline void copy_patch(const T* big, int64_t height, int64_t width, int64_t channels, int64_t y, int64_t x, T* patch) {
@@ -84,6 +125,13 @@ inline void copy_patch(const T* big, int64_t height, int64_t width, int64_t chan
   for (int64_t v = 2 * y - 1; v < 2 * y + 3; ++v, patch += 4 * channels) {
     const bool inside = v >= 0 && v < 2 * height;
     const T* from = big + (v * 2 * width + begin) * channels;
+    if (inside && end - begin == 4) {
+      if (channels == 1)
+        std::memcpy(patch, from, 4 * sizeof(T));
+      else
+        std::memcpy(patch, from, 4 * channels * sizeof(T));
+      continue;
+    }
     T *to = patch, *first = patch + skipped * channels, *last = first + (inside ? end - begin : 0) * channels;
     for (; to < first; ++to) *to = T(0);
     for (; to < last; ++to) *to = *from++;

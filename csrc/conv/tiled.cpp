@@ -7,47 +7,54 @@
 namespace pygen::PYGEN_ISA {
 namespace {
 
-constexpr int kParities = 4;
+constexpr int kParities = 4, kTaps = 4;  // of a parity
 
-// The matrices that are multiplied for each of the points: [tiles, depth] and [depth, out_channels].
+// For each of the points a matrix [tiles, inputs] is multiplied by one [inputs, out_channels]. An item does so for a
+// block of tiles, a parity and a panel of output channels, with a chunk of inputs after the other, so that all that is
+// larger than pictures and weights stays in a second-level cache.
 template <class T>
 struct Shape {
-  int64_t vectors;  // of input channels
-  int64_t sources;  // parities summed
-  int64_t targets;  // parities written
-  int64_t depth;    // sources * vectors * lanes
-  int64_t panels;   // of output channels
+  static constexpr int64_t kBlock = 128 / sizeof(T);  // tiles
+  int64_t vectors;                                    // of input channels
+  int64_t sources;                                    // parities summed
+  int64_t targets;                                    // parities written
+  int64_t panels;                                     // of output channels
+  int64_t strip;                                      // panels of an item
+  int64_t strips;
   int64_t tile_rows, tile_columns;
   int64_t tiles;   // of a part of the batch
-  int64_t block;   // tiles of an item
   int64_t blocks;  // of a part
+  int64_t block;   // tiles of an item
 
-  // From a product's matrix to the next: a line of the cache more than a power of 2, which would be in its way.
-  int64_t right_stride() const { return depth * kColumns<T> + kLanes<T>; }
-  int64_t left_stride(int64_t groups) const { return groups * kRows * depth + kLanes<T>; }
-  int64_t product_stride(int64_t groups) const { return groups * kRows * kColumns<T> + kLanes<T>; }
+  // From a point's matrix to the next: a line of the cache more than a power of 2, which would be in its way.
+  static constexpr int64_t kRightStride = kChunk * kColumns<T> + kLanes<T>;
+  int64_t left_stride() const { return block * kChunk + kLanes<T>; }
+  int64_t product_stride() const { return block * kColumns<T> + kLanes<T>; }
 
   explicit Shape(const Correlation<T>& a)
       : vectors(over(a.channels, kLanes<T>)),
         sources(a.up ? 1 : kParities),
         targets(a.up ? kParities : 1),
-        depth(sources * vectors * kLanes<T>),
         panels(over(a.out_channels, kColumns<T>)),
         tile_rows(over(a.height, kTile)),
         tile_columns(over(a.width, kTile)),
-        tiles(a.images / a.parts * tile_rows * tile_columns) {
-    // The inputs' products fit into a second-level cache, but weights are to be read for many tiles.
-    constexpr int64_t kCached = 400 << 10, kLeast = 16, kMost = 96;
-    const int64_t fitting = kCached / static_cast<int64_t>(kProducts * sizeof(T)) / depth;
-    block = least(up_to(tiles, kRows), up_to((fitting < kLeast ? kLeast : least(fitting, kMost)), kRows));
+        tiles(a.images / a.parts * tile_rows * tile_columns),
+        blocks(over(tiles, kBlock)),
+        block(up_to(over(tiles, blocks), kRows)) {
     blocks = over(tiles, block);
+    strip = strip_of(panels, a.parts * blocks * targets);
+    strips = over(panels, strip);
+  }
+  // Of what is packed: [panels, parities, vectors * lanes, taps, columns].
+  int64_t packed(int64_t panel, int64_t parity, int64_t channel) const {
+    return ((panel * kParities + parity) * vectors * kLanes<T> + channel) * kTaps * kColumns<T>;
   }
 };
 
 template <class T>
 int64_t packed_size(const Correlation<T>& a) {
   const Shape<T> shape(a);
-  return shape.targets * shape.panels * kProducts * shape.right_stride();
+  return shape.packed(shape.panels, 0, 0);
 }
 
 template <class T>
@@ -56,71 +63,97 @@ int64_t pack_items(const Correlation<T>& a) {
   return shape.panels * shape.vectors;
 }
 
-// packed [targets, panels, products, depth, columns], for a panel and a vector of input channels.
+// Weights of `channels` of a vector of input channels and `columns` of one of output channels, taps
+// [channels, 16, columns]; others are 0.
 template <class T>
-void pack(const Correlation<T>& a, const Weight<const T>& weight, int64_t item, T* packed) {
-  using V = Vector<T>;
-  const Shape<T> shape(a);
-  const int64_t panel = item / shape.vectors, first = item % shape.vectors * kLanes<T>;
-  const int64_t width = least(kColumns<T>, a.out_channels - panel * kColumns<T>);
-  const int64_t in = a.up ? weight.small : weight.big, out = a.up ? weight.big : weight.small;
-  T taps[16][kColumns<T>] = {};
-  for (int64_t k = first; k < first + kLanes<T>; ++k) {
-    if (k >= a.channels) {
-      std::memset(taps, 0, sizeof taps);
-    } else {
-      const T* from = weight.data + k * in + panel * kColumns<T> * out;
-      for (int64_t column = 0; column < width; ++column, from += out)
-        for (int i = 0; i < 16; ++i) taps[i][column] = from[i / 4 * weight.row + i % 4 * weight.column];
-    }
-    for (int parity = 0; parity < kParities; ++parity) {
-      const int y = parity / 2, x = parity % 2;
-      const int64_t target = a.up ? parity : 0, row = (a.up ? 0 : parity * shape.vectors * kLanes<T>)+k;
-      T* to = packed + (target * shape.panels + panel) * kProducts * shape.right_stride() + row * kColumns<T>;
-      for (int v = 0; v < kWide; ++v) {
-        typename V::Lanes taps_x[2][kPoints];
-        for (int t = 0; t < 2; ++t) {
-          typename V::Lanes left, right;
-          const int tap_row = tap(a.up, y, t) * 4;
-          V::load(taps[tap_row + tap(a.up, x, 0)] + v * V::kLanes, left);
-          V::load(taps[tap_row + tap(a.up, x, 1)] + v * V::kLanes, right);
-          taps_to_points<T>(left, right, taps_x[t]);
-        }
-        for (int j = 0; j < kPoints; ++j) {
-          typename V::Lanes points[kPoints];
-          taps_to_points<T>(taps_x[0][j], taps_x[1][j], points);
-          for (int i = 0; i < kPoints; ++i)
-            V::store(points[i], to + (i * kPoints + j) * shape.right_stride() + v * V::kLanes);
-        }
-      }
-    }
+void load_taps(const T* from, int64_t in, int64_t out, int64_t row, int64_t column, int64_t channels, int64_t columns,
+               T* taps) {
+  constexpr int64_t kNext = 16 * kLanes<T>;
+  const bool is_whole = channels >= kLanes<T> && columns >= kLanes<T>;
+  if (is_whole && row == 4 && column == 1) {
+    for (int64_t k = 0; k < kLanes<T>; ++k)
+      for (int64_t i = 0; i < 16; i += kLanes<T>)
+        transpose(from + k * in + i, out, taps + k * kNext + i * kLanes<T>, kLanes<T>);
+  } else if (is_whole && in == 1) {
+    for (int64_t i = 0; i < 16; ++i) transpose(from + i / 4 * row + i % 4 * column, out, taps + i * kLanes<T>, kNext);
+  } else {
+    for (int64_t k = 0; k < kLanes<T>; ++k)
+      for (int64_t i = 0; i < 16; ++i)
+        for (int64_t j = 0; j < kLanes<T>; ++j)
+          taps[k * kNext + i * kLanes<T> + j] =
+              k < channels && j < columns ? from[k * in + j * out + i / 4 * row + i % 4 * column] : T(0);
   }
 }
 
-// The inputs of an item, left [products, groups of rows, depth / lanes, rows, lanes].
+// By parity and tap, for a panel and a vector of input channels.
 template <class T>
-void transform(const Correlation<T>& a, const Shape<T>& shape, int64_t first, int64_t count, int parity, T* left) {
-  const int64_t groups = over(count, kRows), in_image = shape.tile_rows * shape.tile_columns;
+void pack(const Correlation<T>& a, const Weight<const T>& weight, int64_t item, T* packed) {
+  const Shape<T> shape(a);
+  const int64_t panel = item / shape.vectors, first = item % shape.vectors * kLanes<T>;
+  const int64_t in = a.up ? weight.small : weight.big, out = a.up ? weight.big : weight.small;
+  for (int64_t begin = 0; begin < kColumns<T>; begin += kLanes<T>) {
+    T taps[16 * kLanes<T> * kLanes<T>];  // [channels, 16, columns]
+    const int64_t column = panel * kColumns<T> + begin;
+    load_taps(weight.data + first * in + column * out, in, out, weight.row, weight.column, a.channels - first,
+              a.out_channels - column, taps);
+    for (int64_t k = 0; k < kLanes<T>; ++k)
+      for (int parity = 0; parity < kParities; ++parity)
+        for (int i = 0; i < kTaps; ++i) {
+          const int from = 4 * tap(a.up, parity / 2, i / 2) + tap(a.up, parity % 2, i % 2);
+          std::memcpy(packed + shape.packed(panel, parity, first + k) + i * kColumns<T> + begin,
+                      taps + (16 * k + from) * kLanes<T>, kLanes<T> * sizeof(T));
+        }
+  }
+}
+
+// Weights of `count` input channels, right [points of a column, count, columns], from taps [count, taps, columns].
+template <class T>
+void transform_weights(const T* taps, int64_t count, const Point<T>& point, T* right) {
+  using V = Vector<T>;
+  const T first = point.taps[0], second = point.taps[1];
+  for (int64_t k = 0; k < count; ++k, taps += kTaps * kColumns<T>)
+    for (int64_t column = 0; column < kColumns<T>; column += kLanes<T>) {
+      typename V::Lanes g[kTaps], points[kPoints];
+      for (int i = 0; i < kTaps; ++i) V::load(taps + i * kColumns<T> + column, g[i]);
+      taps_to_points<T>(first * g[0] + second * g[1], first * g[2] + second * g[3], points);
+#pragma GCC unroll 5
+      for (int i = 0; i < kPoints; ++i)
+        V::store(points[i], right + i * Shape<T>::kRightStride + k * kColumns<T> + column);
+    }
+}
+
+// Where the inputs of a block's tiles are.
+template <class T>
+using Windows = Window<T, kPoints>[Shape<T>::kBlock];
+
+template <class T>
+void look(const Correlation<T>& a, const Shape<T>& shape, int64_t first, int64_t count, int parity, const T* zeros,
+          Windows<T>& windows) {
+  const int64_t in_image = shape.tile_rows * shape.tile_columns, y = parity / 2, x = parity % 2;
   const int64_t height = a.up ? a.height : 2 * a.height, width = a.up ? a.width : 2 * a.width;
-  const int64_t stride = shape.left_stride(groups);
-  for (int64_t source = 0; source < shape.sources; ++source) {
-    const int64_t p = a.up ? parity : source, y = p / 2, x = p % 2;
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t tile = first + i, image = tile / in_image, row = tile % in_image / shape.tile_columns * kTile,
-                    column = tile % shape.tile_columns * kTile;
-      const int64_t top = a.up ? row - 1 + y : 2 * row - y, begin = a.up ? column - 1 + x : 2 * column - x;
-      const Window<T, kPoints> window(a.x + image * height * width * a.channels, height, width, a.channels, top, begin,
-                                      a.up ? 1 : 2, left + kProducts * stride);
-      T* to = left + i / kRows * shape.depth * kRows + (source * shape.vectors * kRows + i % kRows) * kLanes<T>;
-      for (int64_t v = 0; v < shape.vectors; ++v, to += kRows * kLanes<T>) {
-        typename Vector<T>::Lanes d[kProducts];
-        if (const int64_t count = a.channels - v * kLanes<T>; count >= kLanes<T>)
-          transform_inputs<true, T>(window, v * kLanes<T>, count, d);
-        else
-          transform_inputs<false, T>(window, v * kLanes<T>, count, d);
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t tile = first + i, image = tile / in_image, row = tile % in_image / shape.tile_columns * kTile,
+                  column = tile % shape.tile_columns * kTile;
+    const int64_t top = a.up ? row - 1 + y : 2 * row - y, begin = a.up ? column - 1 + x : 2 * column - x;
+    windows[i] = Window<T, kPoints>(a.x + image * height * width * a.channels, height, width, a.channels, top, begin,
+                                    a.up ? 1 : 2, zeros);
+  }
+}
+
+// Inputs of `count` channels, left [points, groups of rows, count / lanes, rows, lanes].
+template <class T>
+void transform(const Correlation<T>& a, int64_t stride, int64_t tiles, const Windows<T>& windows, int64_t first,
+               int64_t count, T* left) {
+  for (int64_t i = 0; i < tiles; ++i) {
+    T* to = left + i / kRows * kRows * count + i % kRows * kLanes<T>;
+    for (int64_t channel = first; channel < first + count; channel += kLanes<T>, to += kRows * kLanes<T>) {
+      typename Vector<T>::Lanes d[kProducts];
+      if (const int64_t rest = a.channels - channel; rest >= kLanes<T>)
+        transform_inputs<true, T>(windows[i], channel, rest, d);
+      else
+        transform_inputs<false, T>(windows[i], channel, rest, d);
 #pragma GCC unroll 25
-        for (int point = 0; point < kProducts; ++point) Vector<T>::store(d[point], to + point * stride);
-      }
+      for (int point = 0; point < kProducts; ++point) Vector<T>::store(d[point], to + point * stride);
     }
   }
 }
@@ -128,20 +161,30 @@ void transform(const Correlation<T>& a, const Shape<T>& shape, int64_t first, in
 // Sums of what a vector of channels has got, about its first pixel.
 template <class T>
 struct Moments {
-  typename Vector<T>::Lanes shift, sum, squares;
+  using Lanes = typename Vector<T>::Lanes;
+  Lanes shift, sum, squares;
   int64_t n = 0;
 
-  void add(const typename Vector<T>::Lanes& value) {
-    if (n++ == 0) {
-      shift = value;
-      sum = squares = typename Vector<T>::Lanes{};
+  // Of a tile, all or what lies in the picture.
+  inline __attribute__((always_inline)) void add(const Lanes (&values)[kTile * kTile], int64_t rows, int64_t columns) {
+    if (n == 0) {
+      shift = values[0];
+      sum = squares = Lanes{};
     }
-    const typename Vector<T>::Lanes difference = value - shift;
-    sum += difference;
-    squares += difference * difference;
+    const bool is_whole = rows >= kTile && columns >= kTile;
+    Lanes more = sum, more_squares = squares;
+#pragma GCC unroll 16
+    for (int i = 0; i < kTile * kTile; ++i)
+      if (is_whole || (i / kTile < rows && i % kTile < columns)) {
+        const Lanes difference = values[i] - shift;
+        more += difference;
+        more_squares += difference * difference;
+      }
+    sum = more, squares = more_squares;
+    n += least(kTile, rows) * least(kTile, columns);
   }
   void store(int64_t channel, int64_t count, int64_t channels, double* moments) const {
-    moments[0] = static_cast<double>(n);
+    if (channel == 0) moments[0] = static_cast<double>(n);
     for (int64_t i = 0; i < least(count, kLanes<T>); ++i) {
       const double part = sum[i];
       moments[1 + channel + i] = shift[i] + part / n;
@@ -155,7 +198,7 @@ template <class T>
 void results(const Correlation<T>& a, const Shape<T>& shape, int64_t first, int64_t count, int parity,
              const T* products, int64_t channel, double* moments) {
   using Lanes = typename Vector<T>::Lanes;
-  const int64_t stride = shape.product_stride(over(count, kRows)), in_image = shape.tile_rows * shape.tile_columns;
+  const int64_t stride = shape.product_stride(), in_image = shape.tile_rows * shape.tile_columns;
   const int64_t step = a.up ? 2 : 1, width = step * a.width, channels = a.out_channels - channel;
   const int64_t y = a.up ? parity / 2 : 0, x = a.up ? parity % 2 : 0;
   Moments<T> sums;
@@ -180,11 +223,17 @@ void results(const Correlation<T>& a, const Shape<T>& shape, int64_t first, int6
     const int64_t tile = first + i, image = tile / in_image, row = tile % in_image / shape.tile_columns * kTile,
                   column = tile % shape.tile_columns * kTile;
     T* to = a.out + (((image * a.height + row) * step + y) * width + column * step + x) * a.out_channels + channel;
-    for (int r = 0; r < kTile && row + r < a.height; ++r)
-      for (int s = 0; s < kTile && column + s < a.width; ++s) {
-        store<T>(values[r * kTile + s], channels, to + (r * step * width + s * step) * a.out_channels);
-        if (moments) sums.add(values[r * kTile + s]);
-      }
+    const int64_t down = step * width * a.out_channels, right = step * a.out_channels, rows_left = a.height - row,
+                  columns_left = a.width - column;
+    if (rows_left >= kTile && columns_left >= kTile && channels >= kLanes<T>) {
+#pragma GCC unroll 16
+      for (int r = 0; r < kTile * kTile; ++r) Vector<T>::store(values[r], to + r / kTile * down + r % kTile * right);
+    } else {
+      for (int r = 0; r < kTile && r < rows_left; ++r)
+        for (int s = 0; s < kTile && s < columns_left; ++s)
+          store<T>(values[r * kTile + s], channels, to + r * down + s * right);
+    }
+    if (moments) sums.add(values, rows_left, columns_left);
   }
   if (moments) sums.store(channel, channels, a.out_channels, moments);
 }
@@ -192,42 +241,64 @@ void results(const Correlation<T>& a, const Shape<T>& shape, int64_t first, int6
 template <class T>
 int64_t items(const Correlation<T>& a) {
   const Shape<T> shape(a);
-  return a.parts * shape.blocks * shape.targets;
+  return a.parts * shape.blocks * shape.targets * shape.strips;
+}
+
+template <class T>
+int64_t summaries(const Correlation<T>& a) {
+  return items(a) / Shape<T>(a).strips;
 }
 
 template <class T>
 int64_t scratch_size(const Correlation<T>& a) {
   const Shape<T> shape(a);
-  const int64_t groups = shape.block / kRows;
-  return kProducts * (shape.left_stride(groups) + shape.product_stride(groups)) + shape.depth;
+  return kProducts * (shape.left_stride() + shape.strip * shape.product_stride()) + kPoints * shape.kRightStride +
+         shape.vectors * kLanes<T>;
 }
 
 template <class T>
 void run(const Correlation<T>& a, int64_t item, T* left) {
   const Shape<T> shape(a);
-  const int parity = static_cast<int>(item % shape.targets);
-  const int64_t block = item / shape.targets, begin = block % shape.blocks * shape.block;
-  const int64_t first = block / shape.blocks * shape.tiles + begin, count = least(shape.block, shape.tiles - begin);
-  const int64_t groups = over(count, kRows), height = kRows * shape.depth, width = shape.right_stride();
-  const int64_t left_stride = shape.left_stride(groups), product_stride = shape.product_stride(groups);
-  T *zeros = left + kProducts * left_stride, *products = zeros + shape.depth;
-  std::memset(zeros, 0, shape.depth * sizeof(T));
-  transform(a, shape, first, count, parity, left);
-  double* moments = a.moments ? a.moments + item * (1 + 2 * a.out_channels) : nullptr;
-  for (int64_t panel = 0; panel < shape.panels; ++panel) {
-    const T* right = a.packed + (parity * shape.panels + panel) * kProducts * width;
-    for (int64_t i = 0; i < kProducts; ++i)
-      for (int64_t group = 0; group < groups; ++group)
-        multiply<T, Left::kBlocks>(left + i * left_stride + group * height, right + i * width, shape.depth,
-                                   products + i * product_stride + group * kRows * kColumns<T>);
-    for (int v = 0; v < kWide; ++v)
-      if (const int64_t channel = panel * kColumns<T> + v * kLanes<T>; channel < a.out_channels)
-        results(a, shape, first, count, parity, products + v * kLanes<T>, channel, moments);
+  const int64_t first_panel = item % shape.strips * shape.strip, last = least(first_panel + shape.strip, shape.panels),
+                summary = item / shape.strips, block = summary / shape.targets;
+  const int64_t begin = block % shape.blocks * shape.block, first = block / shape.blocks * shape.tiles + begin,
+                count = least(shape.block, shape.tiles - begin), depth = shape.vectors * kLanes<T>;
+  const int64_t left_stride = shape.left_stride(), product_stride = shape.product_stride();
+  T *right = left + kProducts * left_stride, *products = right + kPoints * shape.kRightStride,
+    *zeros = products + shape.strip * kProducts * product_stride;
+  std::memset(zeros, 0, depth * sizeof(T));
+  const int target = static_cast<int>(summary % shape.targets);
+  for (int source = 0; source < shape.sources; ++source) {
+    const int parity = a.up ? target : source;
+    Windows<T> windows;
+    look(a, shape, first, count, parity, zeros, windows);
+    for (int64_t channel = 0; channel < depth; channel += kChunk) {
+      const int64_t chunk = least(kChunk, depth - channel);
+      transform(a, left_stride, count, windows, channel, chunk, left);
+      for (int64_t panel = first_panel; panel < last; ++panel) {
+        const T* taps = a.packed + shape.packed(panel, parity, channel);
+        T* to = products + (panel - first_panel) * kProducts * product_stride;
+        for (int j = 0; j < kPoints; ++j) {
+          transform_weights(taps, chunk, Point<T>(j), right);
+          for (int64_t i = 0; i < kPoints; ++i)
+            for (int64_t row = 0; row < count; row += kRows)
+              multiply_chunk<T, Left::kBlocks>(left + (i * kPoints + j) * left_stride + row * chunk,
+                                               right + i * shape.kRightStride, chunk, source + channel > 0,
+                                               to + (i * kPoints + j) * product_stride + row * kColumns<T>);
+        }
+      }
+    }
   }
+  double* moments = a.moments ? a.moments + summary * (1 + 2 * a.out_channels) : nullptr;
+  for (int64_t panel = first_panel; panel < last; ++panel, products += kProducts * product_stride)
+    for (int64_t v = 0; v < kWide; ++v)
+      if (const int64_t channel = panel * kColumns<T> + v * kLanes<T>; channel < a.out_channels)
+        results(a, shape, first, count, target, products + v * kLanes<T>, channel, moments);
 }
 
 template <class T>
-constexpr CorrelationKernels<T> kTiled = {packed_size<T>, pack_items<T>, pack<T>, items<T>, scratch_size<T>, run<T>};
+constexpr CorrelationKernels<T> kTiled = {packed_size<T>, pack_items<T>,   pack<T>, items<T>,
+                                          summaries<T>,   scratch_size<T>, run<T>};
 
 }  // namespace
 

@@ -69,11 +69,31 @@ inline __attribute__((always_inline)) void taps_of_points(const V& a, const V& b
   g1 = T(1 / kNorm) * (a + b) - T(1 / kNorm) * (c + d) + e;
 }
 
+// Two taps, or four results' gradients, at one point alone: what of them it takes.
+template <class T>
+struct Point {
+  T taps[2] = {}, results[kTile] = {};
+
+  explicit Point(int i) {
+    constexpr double kAt[] = {kNear, -kNear, kFar, -kFar}, kNorm = 2 * (kNear2 - kFar2);
+    if (i == kPoints - 1) {
+      taps[1] = results[kTile - 1] = 1;
+      return;
+    }
+    const double norm = i < 2 ? kNorm : -kNorm;
+    taps[0] = static_cast<T>(1 / (kAt[i] * norm));
+    taps[1] = static_cast<T>(1 / norm);
+    double power = 1;
+    for (int k = 0; k < kTile; ++k, power *= kAt[i]) results[k] = static_cast<T>(power);
+  }
+};
+
 // A tile's window into a picture: rows `step` pixels apart, and zeros outside of the picture.
 template <class T, int kSide>
 struct Window {
   const T* pixels[kSide * kSide];
 
+  Window() = default;
   Window(const T* picture, int64_t height, int64_t width, int64_t channels, int64_t y, int64_t x, int64_t step,
          const T* zeros) {
     for (int r = 0; r < kSide; ++r)
@@ -100,6 +120,16 @@ inline void transform_inputs(const Window<T, kPoints>& window, int64_t channel, 
     inputs_to_points<T>(d[i], d[kPoints + i], d[2 * kPoints + i], d[3 * kPoints + i], d[4 * kPoints + i]);
 #pragma GCC unroll 5
   for (int i = 0; i < kProducts; i += kPoints) inputs_to_points<T>(d[i], d[i + 1], d[i + 2], d[i + 3], d[i + 4]);
+}
+
+// How many panels an item takes, with one transform of the other matrix for all, if there are so many items for each of
+// them: as many as fit into a second-level cache, but threads need items, too.
+constexpr int64_t kStrip = 4;
+inline int64_t strip_of(int64_t panels, int64_t items) {
+  constexpr int64_t kItems = 8;
+  int64_t strip = least(panels, kStrip);
+  while (strip > 1 && items * over(panels, strip) < kItems) --strip;
+  return strip;
 }
 
 // Where the taps of a parity are among 4x4. A result of `up` at 2 i + p is the sum over t of input i - 1 + p + t and

@@ -64,16 +64,47 @@ class Link:
         self.__init__(state["modules"], state["is_between"])  # type: ignore[misc]
 
 
+# Products of numbers below which a run takes longer than its layers do: without gradients, and with them.
+_LEAST_PRODUCTS = {("cpu", torch.float32): (1 << 25, 1 << 23)}
+# Kernels for fewer channels, or smaller sides of the small picture, are others.
+_FEW_CHANNELS, _LEAST_SIDE = 8, 3
+
+
+def _pays(convolution: Any, x: Tensor) -> bool:
+    """Whether a run is known to be no slower than its layers: what is not is left to PyTorch.
+
+    Of convolutions that have no kernel, and whose products are PyTorch's own, none is.
+    """
+    least = _LEAST_PRODUCTS.get((x.device.type, x.dtype))
+    if least is None or not has_kernel(convolution):
+        return True
+    weight = convolution.weight
+    is_training = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    is_up = isinstance(convolution, nn.ConvTranspose2d)
+    height, width = (side if is_up else side // 2 for side in x.shape[2:])
+    products = x.shape[0] * height * width * weight.numel()
+    channels = min(weight.shape[:2])
+    if channels < _FEW_CHANNELS:
+        return is_training or (is_up and products >= 1 << 20)
+    return (
+        min(height, width) >= _LEAST_SIDE
+        and products >= least[is_training]
+        and (is_training or is_up or channels >= 64)
+    )
+
+
 def _followers(convolution: nn.Module, x: Tensor) -> tuple[nn.Module, ...]:
     """For whom a convolution computes as well; nobody if each must do its own work."""
     link = convolution.__dict__.get(LINK)
-    modules = () if link is None else link.modules()
+    # First what is cheap to see: a small layer takes little more time than the other checks.
+    is_map = type(x) in (Tensor, nn.Parameter) and x.dim() == 4
+    if link is None or not is_map or not _pays(convolution, x):
+        return ()
+    modules = link.modules()
     if (
         not modules
         # A shallow copy, as `nn.DataParallel` makes.
         or modules[0] is not convolution
-        or type(x) not in (Tensor, nn.Parameter)
-        or x.dim() != 4
         or any(altered(m) or not hasattr(m, "accelerates") for m in modules)
         or _has_any_global_hook()
         # Exported programs consist of PyTorch's operators alone.

@@ -127,11 +127,11 @@ def test_the_kernels_memory_format_between_runs_alone(training):
     network = nn.Sequential(
         *(nn.Conv2d(3, 8, 4, 2, 1), nn.ReLU(), nn.Conv2d(8, 9, 4, 2, 1), nn.BatchNorm2d(9)),
         *(nn.Conv2d(9, 7, 4, 2, 1), nn.BatchNorm2d(7), nn.Tanh()),
-    )
+    ).double()
     other = pygen.accelerate(network, copy=True, verbose=False)
     for each in (network, other):
         each.train(training)
-    x = torch.randn(16, 3, 16, 16, generator=torch.Generator().manual_seed(2))
+    x = torch.randn(16, 3, 16, 16, generator=torch.Generator().manual_seed(2)).double()
     with Formats() as formats:
         y = other(x)
     assert formats.channels_last == [True, True, True]
@@ -140,6 +140,21 @@ def test_the_kernels_memory_format_between_runs_alone(training):
     with Formats() as formats:
         y.backward(gradient)
     assert formats.channels_last == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("n", "side", "training", "n_runs"),
+    [(64, 8, True, 1), (64, 4, True, 0), (4, 8, True, 0), (64, 8, False, 0)],
+)
+def test_what_is_faster_apart_is_left_to_pytorch(n, side, training, n_runs):
+    """In float32 on a CPU: small pictures, small batches, and inference of narrow convolutions."""
+    network = nn.Sequential(nn.Conv2d(32, 64, 4, 2, 1), nn.BatchNorm2d(64), nn.ReLU())
+    other = pygen.accelerate(network.train(training), copy=True, verbose=False)
+    x = torch.randn(n, 32, side, side, generator=torch.Generator().manual_seed(2))
+    with torch.set_grad_enabled(training), Formats() as formats:
+        y = other(x)
+    assert len(formats.channels_last) == n_runs
+    torch.testing.assert_close(y, network(x), rtol=1e-4, atol=1e-5)
 
 
 def test_no_weights_are_rearranged_for_one_picture():

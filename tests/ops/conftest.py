@@ -28,8 +28,8 @@ INSTRUCTION_SETS = [
 
 
 @pytest.fixture(params=INSTRUCTION_SETS, ids=[name for name, *_ in INSTRUCTION_SETS])
-def compiled(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], ctypes.CDLL]:
-    """``compiled(file)``: a C++ file of this folder, compiled for one instruction set after another."""
+def compiled(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., ctypes.CDLL]:
+    """``compiled(file, *sources)``: a C++ file of this folder, and others, for one instruction set after another."""
     name, needs, flags = request.param
     compiler = shutil.which("c++") or shutil.which("g++")
     if compiler is None:
@@ -38,11 +38,12 @@ def compiled(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], 
     if needs and not (cpu.exists() and set(needs.split()) <= set(cpu.read_text().split())):
         pytest.skip(f"this processor is not known to have {needs}")
 
-    def load(file: str) -> ctypes.CDLL:
+    def load(file: str, *sources: str) -> ctypes.CDLL:
         library = tmp_path / "library.so"
         options = f"-std=c++17 -O3 -ffp-contract=off -fno-math-errno -fno-trapping-math {flags}"
         command = [compiler, *options.split(), f"-DPYGEN_ISA={name}", f"-I{ROOT}", "-fPIC"]
-        subprocess.run([*command, "-shared", HERE / file, "-o", library], check=True)
+        files = [HERE / file, *(ROOT / source for source in sources)]
+        subprocess.run([*command, "-shared", *files, "-o", library], check=True)
         return ctypes.CDLL(str(library))
 
     return load

@@ -421,3 +421,21 @@ def test_errors():
         ops.conv_bn_act(x.double(), weight, **options)
     with pytest.raises(ValueError, match=r"bias must be \[3\]"):
         ops.conv_transpose_bn_act(x, weight[:3], five, **options)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_half_precision_by_parities_is_the_transposed_convolution(channels, layout):
+    """To a rounding of bfloat16, in the scale of the result, and in the same memory format."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 24, 5, 6, dtype=torch.bfloat16).to(memory_format=layout)
+    weight = torch.randn(24, channels, 4, 4, dtype=torch.bfloat16)
+    bias = torch.randn(channels, dtype=torch.bfloat16)
+    options = {"stride": 2, "padding": 1}
+    exact = F.conv_transpose2d(x.double(), weight.double(), bias.double(), **options)
+    with torch.no_grad():
+        y = ops.conv_transpose_bn_act(x, weight, bias, norm="none", **options)
+        peer = F.conv_transpose2d(x, weight, bias, **options)
+    assert y.dtype == torch.bfloat16
+    assert y.stride() == peer.stride()
+    assert (y - exact).abs().max() <= 2**-8 * exact.abs().max()
