@@ -18,7 +18,8 @@ template <class T>
 using Gather = void (*)(const T* x, int64_t dims, const T* shift, const Features<T>& features, const int64_t* rows,
                         int64_t n, T* tile);
 
-// The same from a tile of all features of x - shift.
+// The same from a tile of all features of x - shift. Both tiles have room for kTilePadding bytes more.
+constexpr int64_t kTilePadding = 64;
 template <class T>
 using Choose = void (*)(const T* tile, const Features<T>& features, T* chosen);
 
@@ -60,8 +61,8 @@ struct Scatter {
 template <class T>
 using Pack = void (*)(const Scatter<T>& scatter, int64_t panel);
 
-// Adds the rows of the upper triangle of second [size, size] that a panel stands for.
-using Multiply = void (*)(const double* packed, int64_t n, int64_t size, int64_t panel, double* second);
+// Writes the rows of the upper triangle of second [size, size] that a panel stands for, or adds to them.
+using Multiply = void (*)(const double* packed, int64_t n, int64_t size, int64_t panel, bool add, double* second);
 
 // Whether any of the rows differs from the mean, for features [begin, end).
 template <class T>

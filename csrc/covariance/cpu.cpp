@@ -2,6 +2,7 @@
 // what is zero or mirrored and never write what is only summed. CMake compiles this file once per instruction set,
 // PYGEN_ISA naming the namespace. Sums run in an order that depends on the sizes alone, never on the threads.
 #include <cmath>
+#include <type_traits>
 
 #include "../lanes.h"
 #include "covariance.h"
@@ -16,41 +17,88 @@ constexpr int kTall = kRegisters == 32 ? 8 : kVectorBytes == 32 ? 4 : 2, kBroad 
 // The columns of a panel are a whole number of the rows that are multiplied together.
 static_assert(kBroad * Vector<double>::kLanes % kTall == 0);
 
-// Rows that are moved together: their addresses are held in registers.
+// Rows that are moved together, as many features at a time where these lie side by side.
 constexpr int kPart = kRows / 3;
+static_assert(kPart == 2 || kPart == 4);
 template <class T>
 struct Part {
   typedef T Lanes __attribute__((vector_size(kPart * sizeof(T))));
+  typedef std::conditional_t<sizeof(T) == 4, int32_t, int64_t> Numbers __attribute__((vector_size(kPart * sizeof(T))));
+  static void load(const T* from, Lanes& lanes) { std::memcpy(&lanes, from, sizeof lanes); }
+  static void store(const Lanes& lanes, T* to) { std::memcpy(to, &lanes, sizeof lanes); }
 };
 
+// Elements of two vectors, which are numbered through.
+#ifdef __clang__
+#define PYGEN_ELEMENTS(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define PYGEN_ELEMENTS(a, b, ...) __builtin_shuffle(a, b, typename Part<T>::Numbers{__VA_ARGS__})
+#endif
+
 template <class T>
-void gather(const T* x, int64_t dims, const T* shift, const Features<T>& features, const int64_t* rows, int64_t n,
-            T* tile) {
-  const auto [numbers, centre, size] = features;
-  for (int i = 0; i < kRows; i += kPart) {
-    const T* row[kPart];
-    for (int r = 0; r < kPart; ++r) row[r] = x + rows[i + r < n ? i + r : n - 1] * dims;
-    for (int64_t j = 0; j < size; ++j) {
-      typename Part<T>::Lanes lanes;
-      for (int r = 0; r < kPart; ++r) lanes[r] = row[r][numbers[j]];
-      if (shift) lanes -= shift[numbers[j]];
-      lanes -= centre[j];
-      std::memcpy(tile + j * kRows + i, &lanes, sizeof lanes);
-    }
+void transpose(const typename Part<T>::Lanes (&from)[kPart], typename Part<T>::Lanes (&to)[kPart]) {
+  if constexpr (kPart == 2) {
+    to[0] = PYGEN_ELEMENTS(from[0], from[1], 0, 2);
+    to[1] = PYGEN_ELEMENTS(from[0], from[1], 1, 3);
+  } else {
+    using Lanes = typename Part<T>::Lanes;
+    const Lanes low = PYGEN_ELEMENTS(from[0], from[1], 0, 4, 1, 5), high = PYGEN_ELEMENTS(from[0], from[1], 2, 6, 3, 7),
+                next_low = PYGEN_ELEMENTS(from[2], from[3], 0, 4, 1, 5),
+                next_high = PYGEN_ELEMENTS(from[2], from[3], 2, 6, 3, 7);
+    to[0] = PYGEN_ELEMENTS(low, next_low, 0, 1, 4, 5);
+    to[1] = PYGEN_ELEMENTS(low, next_low, 2, 3, 6, 7);
+    to[2] = PYGEN_ELEMENTS(high, next_high, 0, 1, 4, 5);
+    to[3] = PYGEN_ELEMENTS(high, next_high, 2, 3, 6, 7);
   }
 }
 
 template <class T>
+void gather(const T* x, int64_t dims, const T* shift, const Features<T>& features, const int64_t* rows, int64_t n,
+            T* tile) {
+  using P = Part<T>;
+  const auto [numbers, centre, size] = features;
+  for (int i = 0; i < kRows; i += kPart) {
+    const T* row[kPart];
+    for (int r = 0; r < kPart; ++r) row[r] = x + rows[i + r < n ? i + r : n - 1] * dims;
+    for (int64_t j = 0; j < size;) {
+      const int64_t first = numbers[j];
+      if (j + kPart > size || numbers[j + kPart - 1] != first + kPart - 1) {
+        typename P::Lanes lanes;
+        for (int r = 0; r < kPart; ++r) lanes[r] = row[r][first];
+        if (shift) lanes -= shift[first];
+        P::store(lanes - centre[j], tile + j * kRows + i);
+        ++j;
+        continue;
+      }
+      typename P::Lanes from[kPart], to[kPart], off;
+      for (int r = 0; r < kPart; ++r) P::load(row[r] + first, from[r]);
+      if (shift) {
+        P::load(shift + first, off);
+        for (int r = 0; r < kPart; ++r) from[r] -= off;
+      }
+      P::load(centre + j, off);
+      for (int r = 0; r < kPart; ++r) from[r] -= off;
+      transpose<T>(from, to);
+      for (int c = 0; c < kPart; ++c, ++j) P::store(to[c], tile + j * kRows + i);
+    }
+  }
+}
+
+// Whole vectors: what is read and written beyond a feature's rows belongs to the next one, or to the tile's padding.
+template <class T>
 void choose(const T* tile, const Features<T>& features, T* chosen) {
+  using V = Vector<T>;
   const auto [numbers, centre, size] = features;
   for (int64_t j = 0; j < size; ++j)
-    for (int i = 0; i < kRows; i += kPart) {
-      typename Part<T>::Lanes lanes;
-      std::memcpy(&lanes, tile + numbers[j] * kRows + i, sizeof lanes);
-      lanes -= centre[j];
-      std::memcpy(chosen + j * kRows + i, &lanes, sizeof lanes);
+    for (int i = 0; i < kRows; i += V::kLanes) {
+      typename V::Lanes lanes;
+      V::load(tile + numbers[j] * kRows + i, lanes);
+      V::store(lanes - centre[j], chosen + j * kRows + i);
     }
 }
+
+// Rows of a panel until what is asked for now is multiplied: panels come from a cache further away than a tile.
+constexpr int64_t kAsked = 16;
 
 // Two panels at a time, and below the lower one the other alone.
 template <class T>
@@ -64,12 +112,15 @@ void whiten(const Whitening<T>& a, const T* tile, double* norms) {
     const T* next = panel + low * V::kLanes;
     typename V::Lanes sums[kRows][2] = {}, columns[2];
     for (int64_t j = 0; j < low; ++j) {
+      __builtin_prefetch(panel + (j + kAsked) * V::kLanes);
+      __builtin_prefetch(next + (j + kAsked) * V::kLanes);
       V::load(panel + j * V::kLanes, columns[0]);
       V::load(next + j * V::kLanes, columns[1]);
       for (int i = 0; i < kRows; ++i)
         for (int v = 0; v < 2; ++v) sums[i][v] += columns[v] * tile[j * kRows + i];
     }
     for (int64_t j = low; j < high; ++j) {
+      __builtin_prefetch(next + (j + kAsked) * V::kLanes);
       V::load(next + j * V::kLanes, columns[1]);
       for (int i = 0; i < kRows; ++i) sums[i][1] += columns[1] * tile[j * kRows + i];
     }
@@ -133,9 +184,14 @@ void pack(const Scatter<T>& a, int64_t panel) {
   for (int64_t j = 0; j < width; ++j) a.first[features[j]] += first[j];
 }
 
+// Rows of panels until what is asked for now is multiplied.
+constexpr int64_t kSoon = 8;
+
 // Products of kTall columns of one panel with all of another.
 inline void product(const double* left, const double* right, int64_t n, D::Lanes (&sums)[kTall][kBroad]) {
   for (int64_t row = 0; row < n; ++row) {
+    __builtin_prefetch(left + (row + kSoon) * kColumns);
+    for (int v = 0; v < kBroad; ++v) __builtin_prefetch(right + (row + kSoon) * kColumns + v * D::kLanes);
     D::Lanes columns[kBroad];
     for (int v = 0; v < kBroad; ++v) D::load(right + row * kColumns + v * D::kLanes, columns[v]);
     for (int i = 0; i < kTall; ++i)
@@ -143,18 +199,30 @@ inline void product(const double* left, const double* right, int64_t n, D::Lanes
   }
 }
 
-void multiply(const double* packed, int64_t n, int64_t size, int64_t panel, double* second) {
+void multiply(const double* packed, int64_t n, int64_t size, int64_t panel, bool add, double* second) {
   const double* left = packed + panel * n * kColumns;
   for (int64_t other = panel; other * kColumns < size; ++other) {
     const double* right = packed + other * n * kColumns;
     const int64_t column = other * kColumns, width = size - column < kColumns ? size - column : kColumns;
     for (int from = 0; from < kColumns; from += kTall) {
       D::Lanes sums[kTall][kBroad] = {};
+      double* to = second + (panel * kColumns + from) * size + column;
+      if (add)
+        for (int i = 0; i < kTall; ++i)
+          for (int64_t j = 0; j < kColumns; j += 64 / sizeof(double)) __builtin_prefetch(to + i * size + j, 1);
       product(left + from, right, n, sums);
-      for (int i = 0; i < kTall && panel * kColumns + from + i < size; ++i) {
-        double values[kColumns], *to = second + (panel * kColumns + from + i) * size + column;
-        for (int v = 0; v < kBroad; ++v) D::store(sums[i][v], values + v * D::kLanes);
-        for (int64_t j = 0; j < width; ++j) to[j] += values[j];
+      for (int i = 0; i < kTall && panel * kColumns + from + i < size; ++i, to += size) {
+        if (width == kColumns) {
+          for (int v = 0; v < kBroad; ++v) {
+            D::Lanes before = {};
+            if (add) D::load(to + v * D::kLanes, before);
+            D::store(before + sums[i][v], to + v * D::kLanes);
+          }
+        } else {
+          double values[kColumns];
+          for (int v = 0; v < kBroad; ++v) D::store(sums[i][v], values + v * D::kLanes);
+          for (int64_t j = 0; j < width; ++j) to[j] = (add ? to[j] : 0) + values[j];
+        }
       }
     }
   }

@@ -116,7 +116,7 @@ class Chunk {
         n_(n),
         joint_(components_ * n),
         done_(components_ * n, 1),
-        tile_(rows.dims * tile_rows_),
+        tile_(rows.dims * tile_rows_ + kTilePadding / sizeof(T)),
         norms_(tile_rows_) {}
 
   // Appends the pairs that matter, by row, and gives the log-likelihood.
@@ -143,7 +143,7 @@ class Chunk {
 
   // The first stage of all components, for all rows.
   void bound() {
-    std::vector<T> all(rows_.dims * tile_rows_);
+    std::vector<T> all(rows_.dims * tile_rows_ + kTilePadding / sizeof(T));
     const Centred<T> everything = {range(rows_.dims), std::vector<T>(rows_.dims)};
     std::vector<int64_t> rows(tile_rows_);
     for (int64_t start = 0; start < n_; start += tile_rows_) {
@@ -252,6 +252,7 @@ double full_em(const CovarianceKernels& kernels, const std::vector<Gaussian<T>>&
   std::vector<Members> members(components);
   double log_likelihood = 0;
   int64_t waiting = 0;
+  bool added = false;
   for (int64_t round = 0; round < chunks; round += kRound) {
     const int64_t number = std::min(kRound, chunks - round);
     torch::stable::parallel_for(0, number, 1, [&](int64_t begin, int64_t end) {
@@ -277,12 +278,13 @@ double full_em(const CovarianceKernels& kernels, const std::vector<Gaussian<T>>&
       for (int64_t k = next++; k < components; k = next++) {
         Members& own = members[k];
         scatter(kernels, rows.x, dims, own.rows.data(), own.roots.data(), static_cast<int64_t>(own.rows.size()),
-                means + k * dims, first + k * dims, second + k * dims * dims);
+                means + k * dims, added, first + k * dims, second + k * dims * dims);
         own.rows.clear();
         own.roots.clear();
       }
     });
     waiting = 0;
+    added = true;
   }
   return log_likelihood;
 }
@@ -329,7 +331,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> full_em_cpu(const Tensor& x_in, const
     std::atomic<int64_t> next{0};
     torch::stable::parallel_for(0, components, 1, [&](int64_t, int64_t) {
       for (int64_t k = next++; k < components; k = next++) {
-        std::fill_n(data<double>(second) + k * dims * dims, dims * dims, 0);
         prepare(data<double>(factors) + k * dims * dims, data<double>(means) + k * dims, shift.data(), dims,
                 data<double>(constant)[k], of<T>(kernels).columns, pruned, gaussians[k]);
       }

@@ -1,7 +1,6 @@
 // Binds the kernels of one covariance to the operators that pygen/ops defines.
 #include <atomic>
 #include <cmath>
-#include <cstring>
 #include <optional>
 
 #include "../isa.h"
@@ -102,16 +101,17 @@ void add_scatter_cpu(const Tensor& x_in, const Tensor& mean_in, const Tensor& we
                  [](double w) { return std::sqrt(w); });
   const auto run = [&](auto type) {
     using T = decltype(type);
-    scatter(PYGEN_BEST(kCovariance), data<T>(x), dims, rows.data(), roots.data(), n, data<double>(mean),
+    scatter(PYGEN_BEST(kCovariance), data<T>(x), dims, rows.data(), roots.data(), n, data<double>(mean), true,
             data<double>(first), data<double>(second));
   };
   dtype == ScalarType::Float ? run(float{}) : run(double{});
 }
 
-// Writes U with U U^T the inverse of a symmetric matrix [dims, dims]; false where it is not positive definite.
+// Writes U with U U^T the inverse of a symmetric matrix [dims, dims]; false, and anything, where it is not positive
+// definite.
 bool invert(const CovarianceKernels& kernels, const double* matrix, int64_t dims, double* inverse) {
   constexpr int64_t kGrain = 4;  // panels a thread takes at least
-  std::memset(inverse, 0, dims * dims * sizeof(double));
+  constexpr int64_t kTile = 32;  // rows that stay in cache while they are written as columns
   // Features that depend on no other, such as pixels that are always black, need no matrix algebra.
   std::vector<int64_t> features;
   for (int64_t i = 0; i < dims; ++i) {
@@ -120,8 +120,10 @@ bool invert(const CovarianceKernels& kernels, const double* matrix, int64_t dims
     const auto links = [](double x) { return x != 0; };
     if (std::any_of(row, row + i, links) || std::any_of(row + i + 1, row + dims, links))
       features.push_back(i);
-    else
+    else {
+      std::fill_n(inverse + i * dims, dims, 0);
       inverse[i * dims + i] = 1 / std::sqrt(variance);
+    }
   }
   const int64_t width = kernels.columns, size = static_cast<int64_t>(features.size()), n = (size + width - 1) / width,
                 block = width * width;
@@ -131,9 +133,13 @@ bool invert(const CovarianceKernels& kernels, const double* matrix, int64_t dims
   double* next = values.data();
   for (int64_t p = 0; p < n; ++p) {
     panels[p] = {next, 0};
-    for (int64_t i = 0; i < (p + 1) * width; ++i, next += width)
-      for (int64_t j = p * width; j < (p + 1) * width; ++j)
-        next[j - p * width] = i < size && j < size ? matrix[features[i] * dims + features[j]] : i == j;
+    const int64_t begin = p * width, end = std::min(begin + width, size);
+    for (int64_t i = 0; i < end; ++i) {
+      const double* row = matrix + features[i] * dims;
+      for (int64_t j = begin; j < end; ++j) next[i * width + j - begin] = row[features[j]];
+    }
+    for (int64_t i = end; i < begin + width; ++i) next[i * width + i - begin] = 1;
+    next += (p + 1) * block;
   }
   for (int64_t p = 0; p < n; ++p) {
     panels[n + p] = {next, p * width};
@@ -152,9 +158,12 @@ bool invert(const CovarianceKernels& kernels, const double* matrix, int64_t dims
   // R^-1 is the transpose of what the identity has become.
   for (int64_t p = 0; p < n; ++p) {
     const Panel& panel = panels[n + p];
-    for (int64_t row = panel.start; row < size; ++row)
-      for (int64_t i = panel.start; i < std::min(panel.start + width, row + 1); ++i)
-        inverse[features[i] * dims + features[row]] = panel.values[(row - panel.start) * width + i - panel.start];
+    const int64_t begin = panel.start, end = std::min(begin + width, size);
+    for (int64_t i = begin; i < end; ++i) std::fill_n(inverse + features[i] * dims, dims, 0);
+    for (int64_t top = begin; top < size; top += kTile)
+      for (int64_t i = begin; i < end; ++i)
+        for (int64_t row = std::max(top, i); row < std::min(top + kTile, size); ++row)
+          inverse[features[i] * dims + features[row]] = panel.values[(row - begin) * width + i - begin];
   }
   return true;
 }
@@ -171,9 +180,11 @@ std::tuple<Tensor, Tensor> inverse_factors_cpu(const Tensor& matrices_in) {
   const CovarianceKernels& kernels = PYGEN_BEST(kCovariance);
   std::atomic<int64_t> next{0};
   torch::stable::parallel_for(0, number, 1, [&](int64_t, int64_t) {
-    for (int64_t k = next++; k < number; k = next++)
-      data<bool>(positive)[k] =
-          invert(kernels, data<double>(matrices) + k * dims * dims, dims, data<double>(factors) + k * dims * dims);
+    for (int64_t k = next++; k < number; k = next++) {
+      double* factor = data<double>(factors) + k * dims * dims;
+      data<bool>(positive)[k] = invert(kernels, data<double>(matrices) + k * dims * dims, dims, factor);
+      if (!data<bool>(positive)[k]) std::fill_n(factor, dims * dims, 0);
+    }
   });
   return {factors, positive};
 }

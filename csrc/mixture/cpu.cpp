@@ -341,10 +341,27 @@ int64_t posterior(const Diagonal<T>& a, int64_t begin, int64_t end, const double
   return next - pairs;
 }
 
+template <class T>
+void log_density(const Diagonal<T>& a, int64_t begin, int64_t end, double* scratch, double* density,
+                 int64_t* component) {
+  tiles<true>(a, begin, end, scratch, [&](int64_t row, const double* joint, double top) {
+    double total = 0;
+    int64_t best = a.components;
+    for (int64_t k = 0; k < a.components; ++k) {
+      const double relative = joint[k * kTileRows] - top;
+      if (relative > kLogNegligible) total += std::exp(relative);
+      if (relative == 0 && best == a.components) best = k;
+    }
+    density[row] = top + std::log(total);
+    component[row] = best < a.components ? best : 0;
+  });
+}
+
 }  // namespace
 
-const MixtureKernels kMixture = {moments<float>,   moments<double>,   log_joint<float>, log_joint<double>,
-                                 posterior<float>, posterior<double>, distances<float>, distances<double>,
-                                 loosen,           count<uint8_t>,    count<int64_t>};
+const MixtureKernels kMixture = {
+    moments<float>,     moments<double>,     log_joint<float>, log_joint<double>, posterior<float>, posterior<double>,
+    log_density<float>, log_density<double>, distances<float>, distances<double>, loosen,           count<uint8_t>,
+    count<int64_t>};
 
 }  // namespace pygen::PYGEN_ISA

@@ -67,6 +67,11 @@ template <class T>
 using Posterior = int64_t (*)(const Diagonal<T>& gaussians, int64_t begin, int64_t end, const double* weights,
                               double* scratch, Pair* pairs, double* log_likelihood);
 
+// Their log-densities [n] and most probable components [n] alone; `scratch` as above.
+template <class T>
+using LogDensity = void (*)(const Diagonal<T>& gaussians, int64_t begin, int64_t end, double* scratch,
+                            double* log_density, int64_t* component);
+
 // Squared distances of n <= kTileRows rows of x [n, dims] from centres [n_centres, dims]: out [n_centres, kTileRows].
 template <class T>
 using Distances = void (*)(const T* x, int64_t n, int64_t dims, const T* centres, int64_t n_centres, double* out);
@@ -98,6 +103,8 @@ struct MixtureKernels {
   LogJoint<double> log_joint_double;
   Posterior<float> posterior_float;
   Posterior<double> posterior_double;
+  LogDensity<float> log_density_float;
+  LogDensity<double> log_density_double;
   Distances<float> distances_float;
   Distances<double> distances_double;
   Loosen loosen;

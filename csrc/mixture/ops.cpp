@@ -147,6 +147,20 @@ struct Screening {
   Screen<T> screen;
 };
 
+// The Gaussians with their bounds, where these pay.
+template <class T>
+Diagonal<T> screened(Diagonal<T> gaussians, std::optional<Screening<T>>& screening) {
+  if (gaussians.dims >= kScreenedColumns && gaussians.components >= kScreenedComponents)
+    gaussians.screen = &screening.emplace(gaussians).screen;
+  return gaussians;
+}
+
+// Doubles that the kernels work with.
+template <class T>
+int64_t scratch_size(const Diagonal<T>& a) {
+  return (a.components + a.dims + (a.screen ? a.screen->stride : 0)) * kTileRows;
+}
+
 ScalarType check_diagonal(const Tensor& x, const Tensor& means, const Tensor& precisions, const Tensor& constant) {
   const ScalarType dtype = check_rows(x, means);
   const int64_t components = means.size(0);
@@ -167,7 +181,7 @@ std::tuple<Tensor, Tensor> diagonal_log_joint_cpu(const Tensor& x, const Tensor&
     using T = decltype(type);
     const Parameters<T> parameters(x, means, precisions, constant, settle);
     torch::stable::parallel_for(0, (n + kTileRows - 1) / kTileRows, kGrain, [&](int64_t begin, int64_t end) {
-      std::vector<double> scratch((components + x.size(1)) * kTileRows);
+      std::vector<double> scratch(scratch_size(parameters.kernel));
       kernel(parameters.kernel, begin * kTileRows, std::min(end * kTileRows, n), scratch.data(), data<T>(relative),
              data<double>(largest));
     });
@@ -177,11 +191,36 @@ std::tuple<Tensor, Tensor> diagonal_log_joint_cpu(const Tensor& x, const Tensor&
   return {relative, largest};
 }
 
+// Rows of a block: their pairs are written together, and whether bounds pay is found out anew.
+constexpr int64_t kBlock = 8 * kTileRows;
+
+std::tuple<Tensor, Tensor> diagonal_log_density_cpu(const Tensor& x, const Tensor& means, const Tensor& precisions,
+                                                    const Tensor& constant, bool fast) {
+  const ScalarType dtype = check_diagonal(x, means, precisions, constant);
+  const int64_t n = x.size(0);
+  Tensor log_density = torch::stable::new_empty(x, {n}, ScalarType::Double);
+  Tensor component = torch::stable::new_empty(x, {n}, ScalarType::Long);
+  const auto run = [&](auto type, auto kernel) {
+    using T = decltype(type);
+    const Parameters<T> parameters(x, means, precisions, constant, !fast);
+    std::optional<Screening<T>> screening;
+    const Diagonal<T> gaussians = screened(parameters.kernel, screening);
+    torch::stable::parallel_for(0, (n + kBlock - 1) / kBlock, 1, [&](int64_t begin, int64_t end) {
+      std::vector<double> scratch(scratch_size(gaussians));
+      for (int64_t start = begin * kBlock; start < std::min(end * kBlock, n); start += kBlock)
+        kernel(gaussians, start, std::min(start + kBlock, n), scratch.data(), data<double>(log_density),
+               data<int64_t>(component));
+    });
+  };
+  const MixtureKernels& kernels = PYGEN_BEST(kMixture);
+  dtype == ScalarType::Float ? run(float{}, kernels.log_density_float) : run(double{}, kernels.log_density_double);
+  return {log_density, component};
+}
+
 template <class T>
 double diagonal_em(const Diagonal<T>& a, const double* weights, Posterior<T> posterior, AddMoments<T> add, Sums& sums) {
-  // Rows of a block, whose pairs are written together; rows of a chunk, which is still in cache when its moments are
-  // taken and whose pairs take a few MB at most.
-  constexpr int64_t kBlock = 8 * kTileRows, kElements = int64_t{1} << 21, kPairs = int64_t{1} << 18;
+  // Rows of a chunk, which is still in cache when its moments are taken and whose pairs take a few MB at most.
+  constexpr int64_t kElements = int64_t{1} << 21, kPairs = int64_t{1} << 18;
   const int64_t limit = std::min(kElements / std::max(a.dims, int64_t{1}), kPairs / a.components);
   const int64_t blocks = std::min(std::max(limit / kBlock, int64_t{1}), (a.n + kBlock - 1) / kBlock);
   const int64_t capacity = kBlock * a.components;
@@ -194,7 +233,7 @@ double diagonal_em(const Diagonal<T>& a, const double* weights, Posterior<T> pos
   for (int64_t start = 0; start < a.n; start += blocks * kBlock) {
     const int64_t count = std::min(blocks, (a.n - start + kBlock - 1) / kBlock);
     torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
-      std::vector<double> scratch((a.components + a.dims + (a.screen ? a.screen->stride : 0)) * kTileRows);
+      std::vector<double> scratch(scratch_size(a));
       for (int64_t block = begin; block < end; ++block) {
         const int64_t row = start + block * kBlock;
         log_likelihoods[block] = 0;
@@ -230,9 +269,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> diagonal_em_cpu(const Tensor& x, cons
     using T = decltype(type);
     const Parameters<T> parameters(x, means, precisions, constant, !fast);
     std::optional<Screening<T>> screening;
-    Diagonal<T> gaussians = parameters.kernel;
-    if (gaussians.dims >= kScreenedColumns && gaussians.components >= kScreenedComponents)
-      gaussians.screen = &screening.emplace(gaussians).screen;
+    const Diagonal<T> gaussians = screened(parameters.kernel, screening);
     *data<double>(log_likelihood) =
         diagonal_em<T>(gaussians, weights ? data<double>(*weights) : nullptr, posterior, moments, sums);
   };
@@ -286,6 +323,7 @@ STABLE_TORCH_LIBRARY_IMPL(pygen, CPU, m) {
   m.impl("moments", TORCH_BOX(&pygen::moments_cpu));
   m.impl("count_categories", TORCH_BOX(&pygen::count_categories_cpu));
   m.impl("diagonal_log_joint", TORCH_BOX(&pygen::diagonal_log_joint_cpu));
+  m.impl("diagonal_log_density", TORCH_BOX(&pygen::diagonal_log_density_cpu));
   m.impl("diagonal_em", TORCH_BOX(&pygen::diagonal_em_cpu));
   m.impl("diagonal_em_of_each", TORCH_BOX(&pygen::diagonal_em_of_each_cpu));
 }

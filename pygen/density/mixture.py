@@ -20,7 +20,7 @@ from pygen.density.conditional import ConditionalMixture
 from pygen.density.em import Run
 from pygen.density.parameters import Parameters
 from pygen.density.rows import Rows, resolve_device, to_tensor
-from pygen.ops import responsibilities, sample_gaussians
+from pygen.ops import log_density, responsibilities, sample_gaussians
 from pygen.ops.mixture import PRECISIONS
 from pygen.random import RandomState, new_state
 
@@ -284,15 +284,15 @@ class GaussianMixture(DensityEstimator):
         array or Tensor
             int64 ``[N]``.
         """
-        return self._score(X, lambda log_resp, _: log_resp.argmax(1))
+        return self._score(X, log_density, lambda _, component: component)
 
     def predict_proba(self, X: Any) -> Any:
         """Responsibilities: the probability ``[N, K]`` of each component given each row of ``X [N, ...]``."""
-        return self._score(X, lambda log_resp, _: log_resp.exp())
+        return self._score(X, responsibilities, lambda log_resp, _: log_resp.exp())
 
     def score_samples(self, X: Any) -> Any:
         """Log-density ``[N]``, in nats, of each row of ``X [N, ...]``."""
-        return self._score(X, lambda _, log_prob_norm: log_prob_norm)
+        return self._score(X, log_density, lambda log_prob_norm, _: log_prob_norm)
 
     def bic(self, X: Any) -> float:
         """Bayesian information criterion on X (Schwarz, 1978): the lower the better."""
@@ -465,14 +465,19 @@ class GaussianMixture(DensityEstimator):
         own = means.to(to_tensor(self.means_, device).dtype) == current.means
         return current._replace(means=torch.where(own, means, current.means))
 
-    def _score(self, X: Any, result: Callable[[Tensor, Tensor], Tensor]) -> Any:
+    def _score(
+        self,
+        X: Any,
+        operator: Callable[..., tuple[Tensor, Tensor]],
+        result: Callable[[Tensor, Tensor], Tensor],
+    ) -> Any:
         check_is_fitted(self)
         rows = self._rows(X, None, reset=False, min_rows=1)
         current = self._current(rows.device)
         parts = []
         for x, _ in rows.chunks():
             for part in x.split(CHUNK):
-                log_resp, log_prob_norm = responsibilities(
+                found = operator(
                     part,
                     current.weights.log(),
                     current.means,
@@ -480,5 +485,5 @@ class GaussianMixture(DensityEstimator):
                     self.covariance_type,
                     self.precision,
                 )
-                parts.append(result(log_resp, log_prob_norm))
+                parts.append(result(*found))
         return like(torch.cat(parts), rows.source)

@@ -9,7 +9,7 @@ from types import ModuleType
 
 from pygen.ops.conv import conv_bn_act, conv_transpose_bn_act
 from pygen.ops.gaussian import normal, uniform
-from pygen.ops.mixture import em_statistics, grouped_statistics, responsibilities
+from pygen.ops.mixture import em_statistics, grouped_statistics, log_density, responsibilities
 from pygen.ops.moments import count_categories
 from pygen.ops.reparameterize import reparameterize
 from pygen.ops.sampling import pick, sample_gaussians
@@ -32,6 +32,7 @@ __all__ = [
     "count_categories",
     "em_statistics",
     "grouped_statistics",
+    "log_density",
     "native",
     "native_error",
     "normal",

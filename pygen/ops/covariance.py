@@ -15,7 +15,12 @@ import torch
 from torch import Tensor
 
 from pygen.ops.dense import add_scatter, linear_em, whitened_norms
-from pygen.ops.diagonal import diagonal_em, diagonal_log_joint, diagonal_sums
+from pygen.ops.diagonal import (
+    diagonal_em,
+    diagonal_log_density,
+    diagonal_log_joint,
+    diagonal_sums,
+)
 from pygen.ops.moments import moments
 from pygen.ops.operator import operator
 from pygen.ops.posterior import NEGLIGIBLE, Posterior, posterior
@@ -91,6 +96,11 @@ class Covariance(ABC):
     def log_joint(self, x: Tensor) -> tuple[Tensor, Tensor | float]:
         """Log of weight times density: ``[K, n]``, and what is to be added for all components ``[n]``."""
 
+    def log_density(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-density ``[n]``, float64, and the most probable component ``[n]``, int64."""
+        joint, common = self.log_joint(x)
+        return joint.logsumexp(0).double() + common, joint.argmax(0)
+
     @abstractmethod
     def em(self, x: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Statistics of rows ``[N, D]`` by their posterior, and their log-likelihood ``[]``, float64."""
@@ -132,6 +142,9 @@ class Diagonal(Covariance):
         return diagonal_log_joint(
             x, self._means, self._precisions, self._constant, not self._fast, self._fast
         )
+
+    def log_density(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return diagonal_log_density(x, self._means, self._precisions, self._constant, self._fast)
 
     def em(self, x: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         *sums, log_likelihood = diagonal_em(
@@ -294,6 +307,10 @@ class Full(Covariance):
         for k in components:
             self._refine(k, (bounds[k] > least) & (best != k), x, joint, bounds)
         return bounds, 0.0
+
+    def log_density(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        joint, _ = self.log_joint(x, prune=True)
+        return joint.logsumexp(0).double(), joint.argmax(0)
 
     def _refine(self, k: int, which: Tensor, x: Tensor, joint: Tensor, bounds: Tensor) -> None:
         rows = which.nonzero().squeeze(1)

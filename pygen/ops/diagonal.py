@@ -87,6 +87,39 @@ def _expanded(x: Tensor, means: Tensor, precisions: Tensor, constant: Tensor) ->
     return torch.addmm(constant[:, None].to(x.dtype), weights, torch.cat([x * x, x], 1).T)
 
 
+def _diagonal_log_density_fake(
+    x: Tensor, means: Tensor, precisions: Tensor, constant: Tensor, fast: bool = False
+) -> tuple[Tensor, Tensor]:
+    return x.new_empty(len(x), dtype=torch.float64), x.new_empty(len(x), dtype=torch.int64)
+
+
+@operator(fake=_diagonal_log_density_fake)
+def diagonal_log_density(
+    x: Tensor, means: Tensor, precisions: Tensor, constant: Tensor, fast: bool = False
+) -> tuple[Tensor, Tensor]:
+    """What :func:`diagonal_log_joint` sums up to, and where it is largest: components that matter little need not be
+    known.
+
+    Parameters
+    ----------
+    x, means, precisions, constant
+        See :func:`diagonal_log_joint`.
+    fast : bool
+        See :func:`diagonal_log_joint`; nothing is then done again in float64.
+
+    Returns
+    -------
+    log_density : Tensor
+        ``[N]``, float64, in nats: log of the sum over components of the exponential.
+    component : Tensor
+        int64 ``[N]``: the component with the largest.
+    """
+    relative, largest = diagonal_log_joint(
+        x, means, precisions, constant, settle=not fast, fast=fast
+    )
+    return relative.logsumexp(0).double() + largest, relative.argmax(0)
+
+
 def diagonal_sums(x: Tensor, resp: Posterior, means: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Counts ``[K]`` and moments ``[K, D]`` about the means of a block ``[n, D]``, float64."""
     if resp.resp is None:

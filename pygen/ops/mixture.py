@@ -1,4 +1,4 @@
-"""Operators of the mixture family: responsibilities, and the sums of one EM pass.
+"""Operators of the mixture family: responsibilities, densities, and the sums of one EM pass.
 
 Rows are taken in blocks that fit the cache: nothing of size [N, K, D] exists, and ``em_statistics`` never holds
 [N, K] either. The covariance types are scikit-learn's, with its ``precisions_cholesky``:
@@ -141,6 +141,59 @@ def responsibilities(
         log_resp[rows] = log_joint.log_softmax(0).T
         log_prob_norm[rows] = (log_joint.logsumexp(0).double() + common).to(x.dtype)
     return log_resp, log_prob_norm
+
+
+def _log_density_fake(
+    x: Tensor,
+    log_weights: Tensor,
+    means: Tensor,
+    precisions_cholesky: Tensor,
+    covariance_type: str,
+    precision: str = "high",
+) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape[0]), x.new_empty(x.shape[0], dtype=torch.int64)
+
+
+@operator(fake=_log_density_fake)
+def log_density(
+    x: Tensor,
+    log_weights: Tensor,
+    means: Tensor,
+    precisions_cholesky: Tensor,
+    covariance_type: str,
+    precision: str = "high",
+) -> tuple[Tensor, Tensor]:
+    """Log-density of a Gaussian mixture, and the most probable component.
+
+    :func:`responsibilities` knows both, too; here components that a bound shows to matter little are passed over.
+
+    Parameters
+    ----------
+    x, log_weights, means, precisions_cholesky, covariance_type, precision
+        See :func:`responsibilities`.
+
+    Returns
+    -------
+    log_prob_norm : Tensor
+        ``[N]``: log p(x), in nats, dtype of x.
+    component : Tensor
+        int64 ``[N]``.
+
+    Raises
+    ------
+    ValueError
+        If shapes, the covariance type or the precision do not fit.
+    """
+    _check(x, log_weights, means, precisions_cholesky, covariance_type, precision)
+    gaussians = _gaussians(x, log_weights, means, precisions_cholesky, covariance_type, precision)
+    log_prob_norm, component = _log_density_fake(
+        x, log_weights, means, precisions_cholesky, covariance_type
+    )
+    for rows in gaussians.blocks(x):
+        block = x[rows].double() if precision == "exact" else x[rows]
+        found, component[rows] = gaussians.log_density(block)
+        log_prob_norm[rows] = found.to(x.dtype)
+    return log_prob_norm, component
 
 
 def _em_statistics_fake(

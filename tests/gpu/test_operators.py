@@ -14,10 +14,10 @@ from torch import Tensor
 
 from pygen.ops.covariance import full_em
 from pygen.ops.dense import add_scatter, linear_em, whitened_norms
-from pygen.ops.diagonal import diagonal_em, diagonal_log_joint
+from pygen.ops.diagonal import diagonal_em, diagonal_log_density, diagonal_log_joint
 from pygen.ops.gaussian import normal, uniform
 from pygen.ops.kmeans import closer, lloyd
-from pygen.ops.mixture import em_statistics, responsibilities
+from pygen.ops.mixture import em_statistics, log_density, responsibilities
 from pygen.ops.moments import count_categories, moments
 from pygen.ops.reparameterize import reparameterize_backward, reparameterize_forward
 from pygen.ops.sampling import pick, sample_gaussians
@@ -147,13 +147,14 @@ CASES = {
     "reparameterize_backward": Case(reparameterize_backward, gradients, FLOAT + HALF),
     **{
         f"{operator.__name__} {kind}": Case(operator, lambda g, t, kind=kind: mixture(g, t, kind))
-        for operator in (responsibilities, em_statistics)
+        for operator in (responsibilities, log_density, em_statistics)
         for kind in ("spherical", "diag", "tied", "full")
     },
     "em_statistics weighted": Case(
         em_statistics, lambda g, t: (*mixture(g, t, "diag"), positive(g, N))
     ),
     "diagonal_log_joint": Case(diagonal_log_joint, diagonal),
+    "diagonal_log_density": Case(diagonal_log_density, diagonal),
     "diagonal_em": Case(diagonal_em, lambda g, t: (*diagonal(g, t), positive(g, N))),
     "full_em": Case(
         full_em,

@@ -5,8 +5,15 @@ import torch
 from mixtures import TYPES, mixture, reference
 from torch.library import opcheck
 
-from pygen.ops import count_categories, em_statistics, grouped_statistics, native, responsibilities
-from pygen.ops.diagonal import diagonal_em, diagonal_log_joint
+from pygen.ops import (
+    count_categories,
+    em_statistics,
+    grouped_statistics,
+    log_density,
+    native,
+    responsibilities,
+)
+from pygen.ops.diagonal import diagonal_em, diagonal_log_density, diagonal_log_joint
 from pygen.ops.moments import moments
 
 # Float32 rows: a few hundred roundings of 6e-8 on numbers of the size of the largest.
@@ -32,6 +39,12 @@ def test_operators_equal_the_definition(covariance_type, n, k, d, dtype):
     assert got_resp.dtype == got_norm.dtype == dtype
     torch.testing.assert_close(got_resp.double(), log_resp, **TOLERANCE[dtype])
     torch.testing.assert_close(got_norm.double(), norm, **TOLERANCE[dtype])
+
+    got_norm, component = log_density(x, *parameters, covariance_type)
+    assert got_norm.dtype == dtype
+    torch.testing.assert_close(got_norm.double(), norm, **TOLERANCE[dtype])
+    of_component = log_resp.gather(1, component[:, None])[:, 0]
+    torch.testing.assert_close(of_component, log_resp.amax(1), **TOLERANCE[dtype])
 
     *got, got_total = em_statistics(x, *parameters, covariance_type, weights)
     for mine, wanted in zip(got, sums, strict=True):
@@ -119,6 +132,45 @@ def test_grouped_statistics_equal_their_definition(covariance_type, dtype):
             torch.testing.assert_close(mine, wanted, **close)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("apart", [0.01, 0.5, 3], ids=["overlapping", "touching", "apart"])
+@pytest.mark.parametrize("k", [1, 3, 40])
+def test_densities_by_bounds_equal_the_definition_in_every_kernel(k, apart, dtype):
+    """Of rows with so many features that bounds pay; one component is empty."""
+    g = torch.Generator().manual_seed(k)
+    n, d = 203, 150
+    means = 1000 + apart * torch.randn(k, d, generator=g, dtype=torch.float64)
+    noise = torch.randn(n, d, generator=g, dtype=torch.float64)
+    x = (means[torch.randint(k, (n,), generator=g)] + noise).to(dtype)
+    precisions = (0.1 * torch.randn(k, d, generator=g, dtype=torch.float64)).exp()
+    constant = torch.randn(k, generator=g, dtype=torch.float64)
+    constant[1:2] = -torch.inf
+    joint = constant - 0.5 * ((x.double()[:, None] - means).square() * precisions).sum(2)
+    for kernel in (diagonal_log_density, diagonal_log_density.__wrapped__):
+        found, component = kernel(x, means, precisions, constant)
+        torch.testing.assert_close(found, joint.logsumexp(1), **TOLERANCE[dtype])
+        of_component = joint.gather(1, component[:, None])[:, 0]
+        torch.testing.assert_close(of_component, joint.amax(1), **TOLERANCE[dtype])
+
+
+def test_bits_of_densities_do_not_depend_on_threads():
+    g = torch.Generator().manual_seed(0)
+    means = torch.randn(20, 200, generator=g, dtype=torch.float64)
+    # Rows of which some are far from all but one, and some as far from each component.
+    x = torch.cat([means.repeat(30, 1).float(), torch.zeros(600, 200)])
+    x += 0.1 * torch.randn(x.shape, generator=g)
+    arguments = x, means, torch.ones_like(means), torch.zeros(20).double()
+    threads, results = torch.get_num_threads(), []
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            results.append(diagonal_log_density(*arguments))
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        assert all(map(torch.equal, results[0], other))
+
+
 @pytest.mark.parametrize("covariance_type", TYPES)
 def test_opcheck(covariance_type):
     x = torch.randn(20, 5)
@@ -126,6 +178,7 @@ def test_opcheck(covariance_type):
     for precision in ("high", "fast", "exact"):
         arguments = (x, *parameters, covariance_type)
         opcheck(torch.ops.pygen.responsibilities, (*arguments, precision))
+        opcheck(torch.ops.pygen.log_density, (*arguments, precision))
         opcheck(torch.ops.pygen.em_statistics, (*arguments, torch.rand(20), precision))
 
 
