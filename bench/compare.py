@@ -83,17 +83,14 @@ def measured(path: Path) -> dict[str, Any]:
 
 
 def keep(result: dict[str, Any], path: Path) -> None:
-    """Put new cases in the place of the old ones of their names; of another machine or other versions none are."""
+    """Put new cases in the place of the old ones of their names; those of another machine or other versions beside."""
     if path.exists():
         old = json.loads(path.read_text())
-        facts = result["facts"].items()
-        changed = [f"{name} {old['facts'].get(name)}" for name, _ in facts - old["facts"].items()]
-        if changed:
-            raise SystemExit(
-                f"{path}: expected results of this machine and these versions, found those of"
-                f" {', '.join(sorted(changed))}; remove the file, or name another with --save FILE"
-            )
-        result = result | {"cases": old["cases"] | result["cases"]}
+        if old["facts"] == result["facts"]:
+            result = result | {"cases": old["cases"] | result["cases"]}
+        else:
+            print(f"{path}: of another machine, other versions or threads; it stays as it is")
+            path = path.with_stem(f"{path.stem}-{datetime.datetime.now():%Y-%m-%d-%H%M%S}")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, json.dumps(result, indent=1).encode() + b"\n")
     print(f"kept in {path}")

@@ -58,13 +58,16 @@ def test_new_cases_replace_old_ones_of_the_machine(bench, tmp_path):
 
 
 def test_results_of_other_versions_are_kept_apart(bench, tmp_path):
-    compare, kept = bench("compare"), tmp_path / "machine.json"
+    compare, kept = bench("compare"), tmp_path / "kept" / "machine.json"
     compare.keep(compare.measured(run(tmp_path / "run", case("a", [1], [1]))), kept)
     before = kept.read_text()
-    other = run(tmp_path / "run", case("a", [2], [1]), facts=FACTS | {"torch": "2.11"})
-    with pytest.raises(SystemExit, match=r"found those of torch 2\.10; remove the file, or name"):
-        compare.keep(compare.measured(other), kept)
+    facts = FACTS | {"torch": "2.11"}
+    other = run(tmp_path / "run", case("a", [2], [1]), facts=facts)
+    compare.keep(compare.measured(other), kept)
     assert kept.read_text() == before
+    (beside,) = set(kept.parent.iterdir()) - {kept}
+    assert beside.name.startswith("machine-2")
+    assert json.loads(beside.read_text())["facts"] == facts
 
 
 def test_table(bench):
