@@ -35,10 +35,10 @@ from pygen.metrics.comparison import (
     independent_pixels,
     thinned,
 )
+from pygen.metrics.copies import Nearest, memorisation, nearest
 from pygen.metrics.frechet import frechet_distance
 from pygen.metrics.inception import Inception
 from pygen.metrics.intervals import Estimate, estimate, half_samples
-from pygen.metrics.memorisation import Nearest, memorisation, nearest
 from pygen.metrics.mmd import MMDTest, mmd_test
 from pygen.metrics.neighbours import PRDC, prdc, two_sample_accuracy
 
