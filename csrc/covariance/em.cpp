@@ -286,6 +286,7 @@ double full_em(const CovarianceKernels& kernels, const std::vector<Gaussian<T>>&
     waiting = 0;
     added = true;
   }
+  if (!added) std::fill_n(second, components * dims * dims, 0.0);  // no rows
   return log_likelihood;
 }
 

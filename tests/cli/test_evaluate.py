@@ -109,8 +109,12 @@ def test_same_seed_same_figures(tmp_path: Path) -> None:
 
 
 def test_table_and_json(
-    found: list[Evaluation], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    found: list[Evaluation],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)  # a test process is told of a terminal's
     folders = [str(one.folder) for one in found[:2]]
     digits, out = str(found[0].folder), tmp_path / "all.json"
     other = str(fitted(small(tmp_path / "data.npz"), tmp_path / "other"))
