@@ -9,8 +9,7 @@ namespace pygen {
 
 constexpr int kFewChannels = 4;
 
-// A warp has 4 rows of 16 pixels, the rows of a fragment: of 6 rows read, each serves up to 3. Two warps in a column
-// would need as much shared memory for their borders as four for two tiles' halves.
+// A warp has 4 rows of 16 pixels, the rows of a fragment: of 6 rows read, each serves up to 3.
 template <class T>
 struct FewShape {
   static constexpr int kWarps = 4, kThreads = 32 * kWarps, kWarpRows = 4, kSide = kWarps * kWarpRows;

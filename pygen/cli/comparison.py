@@ -126,7 +126,7 @@ class Comparison:
                 f"reference images, for the covariance of {n_features:,} features, found {n:,} "
                 f"and {len(features):,}; ask for more (--n-samples), or compare by other features"
             )
-        held_out = nearest(thinned(images.test, FEW), images.train).distances
+        held_out = nearest(thinned(images.test, FEW), images.train).distances[:, 0]
         beside = cls(
             images, judge, split, n, seed, n_resamples, reference, features, held_out, {}, {}
         )
@@ -157,7 +157,7 @@ class Comparison:
             labels, classes = self.judge.classifier.predict(made), self.judge.classifier.classes_
             figures |= self._spread(lambda a: compare_classes(a, classes), labels)
         if seeks_copies:
-            distances = nearest(thinned(made, FEW), self.images.train).distances
+            distances = nearest(thinned(made, FEW), self.images.train).distances[:, 0]
             figures |= self._spread(
                 lambda a, b: {"memorisation": memorisation(a, b)},
                 *(distances, self.held_out_distances),

@@ -43,10 +43,10 @@ def page(runs: Sequence[Subject]) -> Page:
         return Page(
             f"{runs[0].kind} of {runs[0].data}",
             only.lead,
-            generator,
             only.sections,
             figures,
             only.facts,
+            generator=generator,
             is_wide=True,
         )
     data = sorted({of.data for of in runs})

@@ -13,13 +13,15 @@ from pygen.cli.output import pairs, stack
 from pygen.cli.reconstruct import reconstructed
 from pygen.cli.report_subject import Subject
 from pygen.data import to_unit
+from pygen.metrics import nearest
+from pygen.metrics.copies import Nearest
 from pygen.pictures import GAP, grid
 from pygen.report import Chart, Figure, Section, Series, Tile, Tiles
 
 _ROWS = 8
 _NEIGHBOURS = 3
-# Images on which errors and usual distances are measured, and training images compared at a time.
-_MEASURED, _COMPARED = 500, 8192
+# Images on which errors and usual distances are measured.
+_MEASURED = 500
 # Components and images of a row where each has a number below it.
 _TILES = 10
 # The first losses are far above all others: an axis for them would have no room for these.
@@ -66,8 +68,8 @@ def neighbours(of: Subject) -> Section:
     columns = min(_ROWS, of.columns)
     made = of.sample(columns)
     count = min(_NEIGHBOURS, len(of.train))
-    distances, found = _nearest(made, of.train, count)
-    of_samples = _nearest(of.sample(_MEASURED), of.train, 1)[0].median()
+    distances, found = _apart(made, of.train, count)
+    of_samples = _apart(of.sample(_MEASURED), of.train).distances.median()
     rows = [[Tile(grid(image[None], 1), "a sample", "") for image in made]]
     for k in range(count):
         rows.append(
@@ -87,7 +89,7 @@ def neighbours(of: Subject) -> Section:
         f"0. Half of {_MEASURED} samples lie within {of_samples:.3f} of their nearest"
     )
     if of.is_new:
-        usual = _nearest(of.some(_MEASURED)[0], of.train, 1)[0].median()
+        usual = _apart(of.some(_MEASURED)[0], of.train).distances.median()
         caption += f", half of the {of.what} within {usual:.3f}"
     caption += "."
     alt = f"{columns} samples, each above its {count} nearest training images"
@@ -248,14 +250,7 @@ def _in_rows(tiles: list[Tile]) -> list[list[Tile]]:
     return [tiles[i : i + _TILES] for i in range(0, len(tiles), _TILES)]
 
 
-def _nearest(images: Tensor, others: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Root mean squared differences ``[N, count]`` to the nearest of others, and which these are."""
-    rows = to_unit(images).flatten(1)
-    distances, found = torch.empty(len(rows), 0), torch.empty(len(rows), 0, dtype=torch.int64)
-    for start in range(0, len(others), _COMPARED):
-        part = torch.cdist(rows, to_unit(others[start : start + _COMPARED]).flatten(1))
-        every = torch.cat([distances, part], 1)
-        index = torch.cat([found, torch.arange(part.shape[1]).expand_as(part) + start], 1)
-        distances, nearest = every.topk(min(count, every.shape[1]), largest=False)
-        found = index.gather(1, nearest)
-    return distances / rows.shape[1] ** 0.5, found
+def _apart(images: Tensor, others: Tensor, count: int = 1) -> Nearest:
+    """The nearest of others, by the root of their mean squared difference, pixels from 0 to 1."""
+    found = nearest(images, others, count)
+    return found._replace(distances=found.distances / (255 * images[0].numel() ** 0.5))

@@ -10,41 +10,45 @@ _QUERIES, _POINTS = 1024, 4096
 
 
 class Nearest(NamedTuple):
-    """The nearest of other images: `distances` float64 ``[N]``, and `indices` int64 ``[N]``, which they are."""
+    """The nearest of other images: `distances` float64 ``[N, k]``, and `indices` int64 ``[N, k]``, which they are."""
 
     distances: Tensor
     indices: Tensor
 
 
-def nearest(images: Tensor, others: Tensor) -> Nearest:
+def nearest(images: Tensor, others: Tensor, k: int = 1) -> Nearest:
     """Find for each image the nearest of others.
 
     Parameters
     ----------
     images, others : Tensor
         ``[N, ...]`` and ``[M, ...]``, of any numeric dtype: images, or features of them.
+    k : int
+        How many of them, from 1 to M.
 
     Returns
     -------
     Nearest
-        Euclidean distances in the images' unit, of uint8 in grey levels; of several as near the first.
+        Euclidean distances in the images' unit, of uint8 in grey levels, the least first; of several as near the first.
 
     Raises
     ------
     ValueError
-        If there are none, or their shapes differ.
+        If there are none, or not k, or their shapes differ.
     """
     if images.shape[1:] != others.shape[1:] or images.dim() < 2 or not len(images) * len(others):
         raise ValueError(
             f"images: expected [N, ...] and [M, ...] of one shape, N and M >= 1, found"
             f" {list(images.shape)} and {list(others.shape)}"
         )
+    if not 1 <= k <= len(others):
+        raise ValueError(f"k: expected 1 to {len(others)}, as many as there are others, found {k}")
     distances, indices = [], []
     for part in images.split(_QUERIES):
         rows = part.flatten(1).double()
-        index = _nearest(rows, others)
+        index = _nearest(rows, others, k)
         # Once more without the rounding of sums of products, so that a copy is at 0.
-        distances.append((rows - others[index].flatten(1).to(rows)).norm(dim=1))
+        distances.append((rows[:, None] - others[index].flatten(2).to(rows)).norm(dim=2))
         indices.append(index)
     return Nearest(torch.cat(distances), torch.cat(indices))
 
@@ -80,14 +84,19 @@ def memorisation(made: Tensor, held_out: Tensor) -> float:
     return ((farther + no_nearer).double().mean() / (2 * len(held_out))).item()
 
 
-def _nearest(rows: Tensor, others: Tensor) -> Tensor:
-    """Which of others is nearest to each of rows, float64 ``[n, D]``: int64 ``[n]``."""
-    best = torch.full((len(rows),), torch.inf, dtype=torch.float64, device=rows.device)
-    index = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
+def _nearest(rows: Tensor, others: Tensor, k: int) -> Tensor:
+    """Which k of others are nearest to each of rows, float64 ``[n, D]``: int64 ``[n, k]``."""
+    best, index = rows.new_empty(len(rows), 0), rows.new_empty(len(rows), 0, dtype=torch.int64)
     for start in range(0, len(others), _POINTS):
         points = others[start : start + _POINTS].flatten(1).to(rows)
-        found, position = torch.cdist(rows, points).min(1)
-        is_nearer = found < best
-        best = torch.where(is_nearer, found, best)
-        index = torch.where(is_nearer, start + position, index)
+        numbers = torch.arange(start, start + len(points), device=rows.device)
+        distances = torch.cat([best, torch.cdist(rows, points)], 1)
+        known = torch.cat([index, numbers.expand(len(rows), -1)], 1)
+        found, columns = [], []
+        for _ in range(min(k, distances.shape[1])):  # `topk` does not say which of equals it takes
+            least, column = distances.min(1, keepdim=True)
+            distances.scatter_(1, column, torch.inf)
+            found.append(least)
+            columns.append(column)
+        best, index = torch.cat(found, 1), known.gather(1, torch.cat(columns, 1))
     return index

@@ -13,6 +13,8 @@ LEFT, RIGHT, TOP, BOTTOM = 68.0, 8.0, 8.0, 40.0
 # The page's colours for series; further ones begin again.
 N_COLORS = 10
 _TICKS = 5
+# A number below it is 0 for an axis.
+_LEAST = 1e-9
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,8 @@ class _Axis:
 def _padded(low: float, high: float, share: float) -> tuple[float, float]:
     """A range with some room at both ends; one of a single number gets a length."""
     if high <= low:
-        return low - (abs(low) or 1) / 2, low + (abs(low) or 1) / 2
+        length = abs(low) if abs(low) > _LEAST else 1.0
+        return low - length / 2, low + length / 2
     room = share * (high - low)
     return low - room, high + room
 

@@ -126,7 +126,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Part:
-    """A subject of a page with several.
+    """A subject of a page.
 
     Attributes
     ----------
@@ -135,7 +135,7 @@ class Part:
     sections : sequence of Section
     tables : sequence of Table
     facts : mapping of str to str
-        What was run, by name.
+        What was run, by name: the command, versions, data, seeds, seconds.
     """
 
     title: str
@@ -145,32 +145,21 @@ class Part:
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Page:
-    """What `render` turns into HTML.
+@dataclass(frozen=True, kw_only=True)
+class Page(Part):
+    """What `render` turns into HTML: a part by itself, or several with what stands before them.
 
     Attributes
     ----------
-    title, lead : str
-        The heading and the sentence below it.
     generator : str
         The program and version that made the page.
-    sections : sequence of Section
-    tables : sequence of Table
-    facts : mapping of str to str
-        What was run, by name: the command, versions, data, seeds, seconds.
     parts : sequence of Part
         What follows, with links to each at the top.
     is_wide : bool
         Whether sections stand two in a row where there is room.
     """
 
-    title: str
-    lead: str
     generator: str
-    sections: Sequence[Section]
-    tables: Sequence[Table] = ()
-    facts: Mapping[str, str] = field(default_factory=dict)
     parts: Sequence[Part] = ()
     is_wide: bool = False
 

@@ -89,7 +89,9 @@ def test_figures_are_those_of_samples_beside_held_out_images(tmp_path: Path) -> 
     chosen = torch.linspace(0, 539, 300).round().long()
     for name, value in prdc(real[chosen], fake.float())._asdict().items():
         assert figures[name] == pytest.approx(value, abs=1e-6)
-    near, typical = (nearest(x.double(), train[0].double()).distances for x in (made, test[0]))
+    near, typical = (
+        nearest(x.double(), train[0].double()).distances[:, 0] for x in (made, test[0])
+    )
     assert figures["memorisation"] == pytest.approx(memorisation(near, typical), abs=1e-9)
     noise = (pygen.data.quantize(test[0], 17) + torch.rand(test[0].shape)) / 17
     likelihood = float(model.score_samples(noise).double().mean())

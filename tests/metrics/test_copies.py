@@ -22,15 +22,16 @@ def test_nearest_is_the_least_of_all(dtype, few, monkeypatch):
     others = (torch.rand(30, 1, 3, 2, generator=g) * 255).to(dtype)
     others[17] = images[4]
     others[23] = images[4]
-    found = nearest(images, others)
+    found = nearest(images, others, 3)
     for i, image in enumerate(images):
         distances = [
             math.dist(image.flatten().tolist(), other.flatten().tolist()) for other in others
         ]
-        assert found.distances[i].item() == pytest.approx(min(distances), rel=1e-12)
-        assert distances[found.indices[i]] == min(distances)
-    assert found.distances[4] == 0
-    assert found.indices[4] == 17
+        assert found.distances[i].tolist() == pytest.approx(sorted(distances)[:3], rel=1e-12)
+        assert [distances[k] for k in found.indices[i]] == sorted(distances)[:3]
+    assert found.distances[4, :2].tolist() == [0, 0]
+    assert found.indices[4, :2].tolist() == [17, 23]
+    assert torch.equal(nearest(images, others).indices, found.indices[:, :1])
 
 
 def test_memorisation_is_mann_and_whitneys_share():
@@ -47,11 +48,12 @@ def test_memorisation_is_mann_and_whitneys_share():
 def test_copies_are_seen(train, held_out):
     images, (others, _) = train[0], held_out
     learned, rest = images[:800], images[800:]
-    typical = nearest(others, learned).distances
+    typical = nearest(others, learned).distances[:, 0]
     copied = nearest((learned[:300] + 0.01 * torch.rand_like(learned[:300])), learned)
-    assert copied.indices.tolist() == list(range(300))
-    assert memorisation(copied.distances, typical) > 0.99
-    assert memorisation(nearest(rest, learned).distances, typical) == pytest.approx(0.5, abs=0.06)
+    assert copied.indices[:, 0].tolist() == list(range(300))
+    assert memorisation(copied.distances[:, 0], typical) > 0.99
+    new = nearest(rest, learned).distances[:, 0]
+    assert memorisation(new, typical) == pytest.approx(0.5, abs=0.06)
 
 
 def test_refused():
@@ -59,5 +61,7 @@ def test_refused():
         nearest(torch.zeros(2, 3), torch.zeros(2, 4))
     with pytest.raises(ValueError, match="M >= 1"):
         nearest(torch.zeros(2, 3), torch.zeros(0, 3))
+    with pytest.raises(ValueError, match=r"k: expected 1 to 2.*found 3"):
+        nearest(torch.zeros(2, 3), torch.zeros(2, 3), 3)
     with pytest.raises(ValueError, match="at least one"):
         memorisation(torch.zeros(0), torch.zeros(2))

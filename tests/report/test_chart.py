@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pygen.report import Chart, Series
@@ -62,6 +62,7 @@ def test_the_top_is_cut_and_a_mark_stays() -> None:
     assert (cut.mark.x, cut.mark.y) == drawn(cut.shapes[0])[2]
 
 
+@example(5e-324, 0.0, True)
 @given(
     st.floats(-1e6, 1e6),
     st.floats(1e-6, 1e6) | st.just(0.0),

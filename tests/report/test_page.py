@@ -50,13 +50,13 @@ def test_render_holds_everything_and_escapes_it() -> None:
 
 def test_render_leaves_out_what_is_empty() -> None:
     figure = Figure(grid(torch.rand(1, 1, 8, 8), 1), "alt")
-    html = render(Page("t", "l", "g", [Section("s", "x", [figure])]))
+    html = render(Page("t", "l", [Section("s", "x", [figure])], generator="g"))
     for absent in ('class="settings"', 'class="labels"', 'class="figures"', "<table", "<figcap"):
         assert absent not in html
 
 
 def test_page_follows_the_readers_choice_and_fits_a_phone() -> None:
-    html = render(Page("t", "l", "g", []))
+    html = render(Page("t", "l", [], generator="g"))
     assert "@media (prefers-color-scheme: dark)" in html
     assert 'name="viewport" content="width=device-width' in html
 
@@ -67,7 +67,7 @@ def test_charts_and_tiles_escape_and_have_words() -> None:
     dots = Chart(series[:1], "x", "y", "alt", is_scatter=True)
     tile = Tile(grid(torch.rand(1, 1, 8, 8), 1), HOSTILE, HOSTILE)
     tiles = Tiles([[tile, tile], [tile]], HOSTILE, HOSTILE, [HOSTILE, "2"])
-    html = render(Page("t", "l", "g", [Section("s", "x", [chart, dots, tiles])]))
+    html = render(Page("t", "l", [Section("s", "x", [chart, dots, tiles])], generator="g"))
     assert "<script" not in html
     # The chart's axes, alt, caption, mark and legend; the name amid the dots; words and text of
     # three tiles, alt, caption and row label of all.
@@ -82,7 +82,7 @@ def test_parts_are_linked_and_one_level_below() -> None:
         Part(name, "lead", [Section(f"of {name}", "x", [figure])], facts={"f": "v"})
         for name in ("first", "second")
     ]
-    html = render(Page("t", "l", "g", [Section("s", "x", [])], parts=parts))
+    html = render(Page("t", "l", [Section("s", "x", [])], generator="g", parts=parts))
     assert re.findall(r"<h(\d)>([^<]*)</h\d>", html) == [
         *(("1", "t"), ("2", "s")),
         *(("2", "first"), ("3", "of first"), ("3", "What was run")),
@@ -94,5 +94,5 @@ def test_parts_are_linked_and_one_level_below() -> None:
 
 
 def test_is_page() -> None:
-    assert is_page(render(Page("t", "l", "pygen 1", [])).encode())
+    assert is_page(render(Page("t", "l", [], generator="pygen 1")).encode())
     assert not is_page(b"<title>My homepage</title>")
