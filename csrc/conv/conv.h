@@ -43,27 +43,22 @@ struct CorrelationKernels {
   void (*run)(const Correlation<T>& a, int64_t item, T* scratch);
 };
 
-// The weight's gradient, by chunks of positions: gather positions [begin, end) of a chunk, if there is a size to
-// gather, then multiply, in items, each with its own part of the result. The first chunk writes, others add.
+// The weight's gradient of a part of the batch, in items, each with its own part of the result.
 template <class T>
 struct WeightGradient {
   int64_t images, height, width;  // of the small picture
   int64_t small_channels, big_channels;
+  int64_t parts;  // that are computed at a time
   const T *small, *big;
   Weight<T> out;
 };
 
 template <class T>
 struct WeightGradientKernels {
-  int64_t (*positions)(const WeightGradient<T>& a);
-  int64_t (*chunk)(const WeightGradient<T>& a);
-  int64_t (*gathered_size)(const WeightGradient<T>& a);  // of a chunk
-  int64_t (*scratch_size)(const WeightGradient<T>& a);
-  void (*gather)(const WeightGradient<T>& a, int64_t first, int64_t count, int64_t begin, int64_t end, T* scratch,
-                 T* gathered);
+  int64_t parts;  // that are worth their sums, of a batch of many pictures
   int64_t (*items)(const WeightGradient<T>& a);
-  void (*multiply)(const WeightGradient<T>& a, int64_t first, int64_t count, int64_t item, const T* gathered,
-                   T* scratch);
+  int64_t (*scratch_size)(const WeightGradient<T>& a);
+  void (*run)(const WeightGradient<T>& a, int64_t item, T* scratch);
 };
 
 // y = act((z - mean) * scale + shift) for rows z [n, channels].

@@ -9,92 +9,74 @@ namespace {
 
 constexpr int kTaps = 16;
 
-// Over positions, pixels of the small picture, the gradient sums outer products of patches and small channels.
+// Over positions, pixels of the small picture, the gradient sums outer products of patches and small channels. An item
+// does so for a panel of these, with a chunk of positions after the other.
 template <class T>
-struct Shape {
-  int64_t big, small;      // numbers of a patch and of a pixel, padded
-  int64_t groups, panels;  // of the result
-
-  explicit Shape(const WeightGradient<T>& a)
-      : big(up_to(kTaps * a.big_channels, kHigh<T>)),
-        small(up_to(a.small_channels, kColumns<T>)),
-        groups(over(kTaps * a.big_channels, kRows)),
-        panels(small / kColumns<T>) {}
-};
-
-template <class T>
-int64_t positions(const WeightGradient<T>& a) {
-  return a.images * a.height * a.width;
+int64_t patch_size(const WeightGradient<T>& a) {
+  return up_to(kTaps * a.big_channels, kHigh<T>);
 }
 
-// Positions gathered at a time: what fits into a second-level cache.
-template <class T>
-int64_t chunk(const WeightGradient<T>& a) {
-  constexpr int64_t kCached = 1 << 20;
-  const Shape<T> shape(a);
-  const int64_t fitting = kCached / static_cast<int64_t>(sizeof(T)) / (shape.big + shape.small);
-  return least(fitting > kChunk ? fitting / kChunk * kChunk : kChunk, positions(a));
-}
+// Patches made together: a vector cannot be loaded from what was stored in parts just before.
+constexpr int64_t kPatches = 8;
 
 template <class T>
-int64_t gathered_size(const WeightGradient<T>& a) {
-  const Shape<T> shape(a);
-  return chunk(a) * (shape.big + shape.small);
+int64_t items(const WeightGradient<T>& a) {
+  return over(a.small_channels, kColumns<T>);
 }
 
 template <class T>
 int64_t scratch_size(const WeightGradient<T>& a) {
-  return Shape<T>(a).big + kRows * kColumns<T>;
+  return patch_size(a) * (kPatches + kChunk + kColumns<T>)+kChunk * kColumns<T>;
 }
 
-// gathered: left [big / high, count, high], then right [panels, count, columns].
+// Patches of some positions, left [patch / high, count, high].
 template <class T>
-void gather(const WeightGradient<T>& a, int64_t first, int64_t count, int64_t begin, int64_t end, T* patch,
-            T* gathered) {
-  const Shape<T> shape(a);
-  std::memset(patch, 0, shape.big * sizeof(T));
-  for (int64_t i = begin; i < end; ++i) {
-    const int64_t pixel = first + i, image = pixel / (a.height * a.width), y = pixel / a.width % a.height,
-                  x = pixel % a.width;
-    const T* big = a.big + image * 4 * a.height * a.width * a.big_channels;
-    T *left = gathered + i * kHigh<T>, *right = gathered + count * shape.big + i * kColumns<T>;
-    copy_patch(big, a.height, a.width, a.big_channels, y, x, patch);
-    for (int64_t k = 0; k < shape.big; k += kHigh<T>) std::memcpy(left + k * count, patch + k, kHigh<T> * sizeof(T));
-    const T* small = a.small + pixel * a.small_channels;
-    for (int64_t channel = 0; channel < shape.small; channel += kLanes<T>) {
-      typename Vector<T>::Lanes lanes;
-      load(small + channel, a.small_channels - channel, lanes);
-      Vector<T>::store(lanes, right + channel / kColumns<T> * count * kColumns<T> + channel % kColumns<T>);
+void gather(const WeightGradient<T>& a, int64_t first, int64_t count, T* patches, T* left) {
+  const int64_t size = patch_size(a);
+  for (int64_t begin = 0; begin < count; begin += kPatches) {
+    const int64_t n = least(kPatches, count - begin);
+    for (int64_t i = 0; i < n; ++i) {
+      const int64_t pixel = first + begin + i, image = pixel / (a.height * a.width), y = pixel / a.width % a.height,
+                    x = pixel % a.width;
+      copy_patch(a.big + image * 4 * a.height * a.width * a.big_channels, a.height, a.width, a.big_channels, y, x,
+                 patches + i * size);
     }
+    for (int64_t k = 0; k < size; k += kHigh<T>)
+      for (int64_t i = 0; i < n; ++i)
+        std::memcpy(left + k * count + (begin + i) * kHigh<T>, patches + i * size + k, kHigh<T> * sizeof(T));
   }
 }
 
 template <class T>
-int64_t items(const WeightGradient<T>& a) {
-  const Shape<T> shape(a);
-  return shape.panels * shape.groups;
-}
-
-template <class T>
-void multiply_item(const WeightGradient<T>& a, int64_t first, int64_t count, int64_t item, const T* gathered,
-                   T* products) {
-  const Shape<T> shape(a);
-  const int64_t group = item % shape.groups, panel = item / shape.groups, small = panel * kColumns<T>;
-  multiply<T, Left::kColumns>(gathered + group * kRows / kHigh<T> * count * kHigh<T> + group * kRows % kHigh<T>,
-                              gathered + count * shape.big + panel * count * kColumns<T>, count, products);
-  for (int64_t r = 0; r < kRows && group * kRows + r < kTaps * a.big_channels; ++r, products += kColumns<T>) {
-    const int64_t row = group * kRows + r, i = row / a.big_channels;
+void run(const WeightGradient<T>& a, int64_t item, T* patches) {
+  const int64_t size = patch_size(a), positions = a.images * a.height * a.width, channel = item * kColumns<T>,
+                channels = least(kColumns<T>, a.small_channels - channel);
+  T *left = patches + kPatches * size, *products = left + kChunk * size, *padded = products + size * kColumns<T>;
+  std::memset(patches, 0, kPatches * size * sizeof(T));
+  for (int64_t first = 0; first < positions; first += kChunk) {
+    const int64_t count = least(kChunk, positions - first);
+    gather(a, first, count, patches, left);
+    const T* right = a.small + first * a.small_channels + channel;
+    int64_t stride = a.small_channels;
+    if (channels < kColumns<T>) {
+      for (int64_t i = 0; i < count; ++i)
+        for (int64_t c = 0; c < kColumns<T>; ++c)
+          padded[i * kColumns<T> + c] = c < channels ? right[i * stride + c] : T(0);
+      right = padded, stride = kColumns<T>;
+    }
+    for (int64_t row = 0; row < kTaps * a.big_channels; row += kRows)
+      multiply_chunk<T, Left::kColumns>(left + row / kHigh<T> * kHigh<T> * count + row % kHigh<T>, right, count,
+                                        first > 0, products + row * kColumns<T>, kColumns<T>, stride);
+  }
+  for (int64_t row = 0; row < kTaps * a.big_channels; ++row, products += kColumns<T>) {
+    const int64_t i = row / a.big_channels;
     T* to = a.out.data + row % a.big_channels * a.out.big + i / 4 * a.out.row + i % 4 * a.out.column;
-    for (int64_t c = 0; c < kColumns<T> && small + c < a.small_channels; ++c) {
-      T& value = to[(small + c) * a.out.small];
-      value = first > 0 ? value + products[c] : products[c];
-    }
+    for (int64_t c = 0; c < channels; ++c) to[(channel + c) * a.out.small] = products[c];
   }
 }
 
 template <class T>
-constexpr WeightGradientKernels<T> kDirectGradient = {positions<T>, chunk<T>, gathered_size<T>, scratch_size<T>,
-                                                      gather<T>,    items<T>, multiply_item<T>};
+constexpr WeightGradientKernels<T> kDirectGradient = {8, items<T>, scratch_size<T>, run<T>};
 
 }  // namespace
 

@@ -24,30 +24,37 @@ void over_rows(int64_t parts, int64_t rows, const F& f) {
 
 int64_t items_of_rows(int64_t rows) { return (rows + kRowsOfItem - 1) / kRowsOfItem; }
 
-std::tuple<Tensor, Tensor> both_gradients(const Layer& layer, const Tensor& grad, const Tensor& x, const Tensor& weight,
+// Of the convolution, from the gradient of its result in NHWC.
+template <class T>
+std::tuple<Tensor, Tensor> both_gradients(const Layer& layer, const T* grad, const Tensor& x, const Tensor& weight,
                                           bool needs_x, bool needs_weight) {
   const ScalarType type = x.scalar_type();
   Tensor grad_x = needs_x ? empty(x.sizes(), type, layer.channels_last) : empty({0}, type, false);
   Tensor grad_weight = needs_weight ? empty(weight.sizes(), type, is_channels_last(weight)) : empty({0}, type, false);
-  dispatch(type, [&](auto number) {
-    using T = decltype(number);
-    const Kernels<T> kernels = kernels_of<T>(layer);
-    if (needs_x) {
-      Result<T> out(grad_x);
-      const Tensor kernel = numbers<T>(weight);
-      Correlation<T> a = layer.correlation<T>(!layer.transposed, grad, out.data());
-      correlate(kernels.correlation, a, layer.weight<const T>(kernel));
-      out.write();
-    }
-    if (needs_weight) {
-      const Tensor in = pictures<T>(x), &small = layer.transposed ? in : grad, &big = layer.transposed ? grad : in;
-      Tensor out = numbers<T>(grad_weight);
-      const WeightGradient<T> a = {layer.images,       layer.height,   layer.width,  layer.small_channels,
-                                   layer.big_channels, data<T>(small), data<T>(big), layer.weight<T>(out)};
-      weight_gradient(kernels.gradient, a);
-      if (type != kType<T>) torch::stable::copy_(grad_weight, out);
-    }
-  });
+  const Kernels<T> kernels = kernels_of<T>(layer);
+  if (needs_x) {
+    Result<T> out(grad_x);
+    const Tensor kernel = numbers<T>(weight);
+    Correlation<T> a = layer.correlation<T>(!layer.transposed, grad, out.data());
+    correlate(kernels.correlation, a, layer.weight<const T>(kernel));
+    out.write();
+  }
+  if (needs_weight) {
+    const Tensor in = pictures<T>(x);
+    const T* given = data<T>(in);
+    Tensor out = numbers<T>(grad_weight);
+    const WeightGradient<T> a = {layer.images,
+                                 layer.height,
+                                 layer.width,
+                                 layer.small_channels,
+                                 layer.big_channels,
+                                 1,
+                                 layer.transposed ? given : grad,
+                                 layer.transposed ? grad : given,
+                                 layer.weight<T>(out)};
+    weight_gradient(kernels.gradient, a);
+    if (type != kType<T>) torch::stable::copy_(grad_weight, out);
+  }
   return {grad_x, grad_weight};
 }
 
@@ -60,7 +67,7 @@ Tensor act_cpu(const Tensor& x, const Tensor& weight, const std::optional<Tensor
     const Tensor in = pictures<T>(x), kernel = numbers<T>(weight);
     const Tensor summand = bias ? numbers<T>(*bias, MemoryFormat::Contiguous) : kernel;
     Result<T> out(y);
-    Correlation<T> a = layer.correlation<T>(transposed, in, out.data());
+    Correlation<T> a = layer.correlation<T>(transposed, data<T>(in), out.data());
     a.bias = bias ? data<T>(summand) : nullptr;
     a.activation = activation;
     a.slope = static_cast<T>(slope);
@@ -80,20 +87,21 @@ std::tuple<Tensor, Tensor, Tensor> act_backward_cpu(const Tensor& grad, const Te
     using T = decltype(number);
     const RowKernels<T>& kernels = kernels_of<T>(layer).rows;
     const Tensor from = pictures<T>(grad), result = activation == kNone ? from : pictures<T>(y);
-    const Tensor before = activation == kNone ? from : empty(grad.sizes(), kType<T>, true);
+    const Between<T, Use::kGradient> memory(activation == kNone ? 0 : rows * channels);
+    const T* before = activation == kNone ? data<T>(from) : memory.data();
     std::vector<double> sums(items_of_rows(rows) * channels), total(channels);
     over_rows(1, rows, [&](int64_t item, int64_t first, int64_t count) {
       const int64_t at = first * channels;
       if (activation != kNone)
         kernels.activation_gradient(activation, static_cast<T>(slope), count * channels, data<T>(from) + at,
-                                    data<T>(result) + at, data<T>(before) + at);
-      kernels.column_sums(channels, count, data<T>(before) + at, sums.data() + item * channels);
+                                    data<T>(result) + at, memory.data() + at);
+      kernels.column_sums(channels, count, before + at, sums.data() + item * channels);
     });
     for (size_t i = 0; i < sums.size(); ++i) total[i % channels] += sums[i];
     Tensor out = numbers<T>(grad_bias);
     std::copy(total.begin(), total.end(), data<T>(out));
     if (out.data_ptr() != grad_bias.data_ptr()) torch::stable::copy_(grad_bias, out);
-    std::tie(grad_x, grad_weight) = both_gradients(layer, before, x, weight, needs_x, needs_weight);
+    std::tie(grad_x, grad_weight) = both_gradients<T>(layer, before, x, weight, needs_x, needs_weight);
   });
   return {grad_x, grad_weight, grad_bias};
 }
@@ -167,7 +175,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> bn_act_cpu(const Tensor& x, const Ten
     mean = empty({n_batches, channels}, kType<T>, false), var = empty({n_batches, channels}, kType<T>, false);
     const Tensor in = pictures<T>(x), kernel = numbers<T>(weight);
     Result<T> before(z), after(y);
-    Correlation<T> a = layer.correlation<T>(transposed, in, before.data());
+    Correlation<T> a = layer.correlation<T>(transposed, data<T>(in), before.data());
     a.parts = n_batches;
     std::vector<double> moments(kernels.correlation.summaries(a) * (1 + 2 * channels));
     a.moments = moments.data();
@@ -196,8 +204,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> bn_act_backward_cpu(
   dispatch(x.scalar_type(), [&](auto number) {
     using T = decltype(number);
     const RowKernels<T>& kernels = kernels_of<T>(layer).rows;
-    const Tensor from = pictures<T>(grad), before = pictures<T>(z), out = empty(grad.sizes(), kType<T>, true);
-    prefer_large_pages(out);
+    const Tensor from = pictures<T>(grad), before = pictures<T>(z);
+    const Between<T, Use::kGradient> out(n_batches * rows * channels);
     const Norm<T> norm(mean, var, norm_weight, norm_bias, eps, activation, slope);
     std::vector<double> sums(n_batches * items_of_rows(rows) * 2 * channels), scales(channels), shifts(channels);
     over_rows(n_batches, rows, [&](int64_t item, int64_t first, int64_t count) {
@@ -227,9 +235,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> bn_act_backward_cpu(
     over_rows(n_batches, rows, [&](int64_t, int64_t first, int64_t count) {
       const int64_t part = first / rows, at = first * channels;
       kernels.gradient(norm.of_part(part), coefficients.data() + part * 2 * channels, count, data<T>(from) + at,
-                       data<T>(before) + at, data<T>(out) + at);
+                       data<T>(before) + at, out.data() + at);
     });
-    std::tie(grad_x, grad_weight) = both_gradients(layer, out, x, weight, needs_x, needs_weight);
+    std::tie(grad_x, grad_weight) = both_gradients<T>(layer, out.data(), x, weight, needs_x, needs_weight);
   });
   return {grad_x, grad_weight, grad_scale, grad_shift};
 }

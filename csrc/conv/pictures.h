@@ -2,6 +2,8 @@
 // in float or double inside.
 #pragma once
 #include <algorithm>
+#include <memory>
+#include <new>
 #include <optional>
 #include <vector>
 
@@ -58,7 +60,6 @@ class Result {
     const bool fits =
         to.size(1) == 1 || (is_channels_last(to) && to.size(0) * to.size(1) * to.size(2) * to.size(3) > 0);
     if (!fits || to.scalar_type() != kType<T>) written_ = empty(to.sizes(), kType<T>, true);
-    prefer_large_pages(written_);
   }
   T* data() const { return static_cast<T*>(written_.data_ptr()); }
   void write() {
@@ -69,16 +70,53 @@ class Result {
   Tensor to_, written_;
 };
 
-// Aligned memory of a thread, kept for its next item.
+// Memory of a thread, kept for its next item: on large pages, so that what is made for a second-level cache has a place
+// for each of its lines there, whichever pages the system gives.
+class Scratch {
+ public:
+  void* of(size_t bytes) {
+    if (bytes > bytes_) {
+      bytes_ = (bytes + kLargePage - 1) / kLargePage * kLargePage;
+      memory_.reset();
+      memory_.reset(::operator new(bytes_, kAlignment));
+      prefer_large_pages(memory_.get(), bytes_);
+    }
+    return memory_.get();
+  }
+
+ private:
+  static constexpr std::align_val_t kAlignment{kLargePage};
+  struct Delete {
+    void operator()(void* memory) const { ::operator delete(memory, kAlignment); }
+  };
+  std::unique_ptr<void, Delete> memory_;
+  size_t bytes_ = 0;
+};
+
 template <class T>
 T* scratch(int64_t size) {
-  constexpr int64_t kAlignment = 64;
-  thread_local std::vector<char> memory;
-  const size_t bytes = size * sizeof(T) + kAlignment;
-  if (memory.size() < bytes) memory.resize(bytes);
-  const uintptr_t address = reinterpret_cast<uintptr_t>(memory.data());
-  return reinterpret_cast<T*>((address + kAlignment - 1) / kAlignment * kAlignment);
+  thread_local Scratch memory;
+  return static_cast<T*>(memory.of(size * sizeof(T)));
 }
+
+// What a call needs between its passes, kept for the next one of the thread unless it is large: memory that was just
+// used is in the cache, and costs no page faults.
+enum class Use { kPacked, kGradient, kSums };
+template <class T, Use kUse>
+class Between {
+ public:
+  explicit Between(int64_t size) {
+    constexpr size_t kKept = size_t{1} << 23;
+    thread_local Scratch memory;
+    const size_t bytes = size * sizeof(T);
+    data_ = static_cast<T*>((bytes <= kKept ? memory : own_).of(bytes));
+  }
+  T* data() const { return data_; }
+
+ private:
+  Scratch own_;
+  T* data_;
+};
 
 struct Layer {
   bool transposed;
@@ -105,12 +143,12 @@ struct Layer {
     return empty({images, out_channels(), scale * height, scale * width}, type, channels_last);
   }
   template <class T>
-  Correlation<T> correlation(bool up, const Tensor& x, T* out) const {
+  Correlation<T> correlation(bool up, const T* x, T* out) const {
     Correlation<T> a = {};
     a.up = up;
     a.images = images, a.height = height, a.width = width;
     a.channels = up ? small_channels : big_channels, a.out_channels = up ? big_channels : small_channels;
-    a.x = static_cast<const T*>(x.data_ptr());
+    a.x = x;
     a.out = out;
     a.parts = 1;
     return a;
@@ -144,9 +182,8 @@ Kernels<T> kernels_of(const Layer& layer) {
 
 template <class T>
 void correlate(const CorrelationKernels<T>& kernels, Correlation<T>& a, const Weight<const T>& weight) {
-  const Tensor packed = empty({kernels.packed_size(a)}, kType<T>, false);
-  prefer_large_pages(packed);
-  T* to = data<T>(packed);
+  const Between<T, Use::kPacked> packed(kernels.packed_size(a));
+  T* to = packed.data();
   torch::stable::parallel_for(0, kernels.pack_items(a), 1, [&](int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; ++item) kernels.pack(a, weight, item, to);
   });
@@ -157,23 +194,32 @@ void correlate(const CorrelationKernels<T>& kernels, Correlation<T>& a, const We
   });
 }
 
+// By parts of the batch, so that threads stay with their own pictures, if these are much more than the sums of parts.
 template <class T>
-void weight_gradient(const WeightGradientKernels<T>& kernels, const WeightGradient<T>& a) {
-  const int64_t positions = kernels.positions(a), chunk = kernels.chunk(a), size = kernels.gathered_size(a);
-  const Tensor memory = empty({size}, kType<T>, false);
-  prefer_large_pages(memory);
-  T* gathered = data<T>(memory);
-  for (int64_t first = 0; first < positions; first += chunk) {
-    const int64_t count = std::min(chunk, positions - first);
-    if (size > 0)
-      torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
-        kernels.gather(a, first, count, begin, end, scratch<T>(kernels.scratch_size(a)), gathered);
-      });
-    torch::stable::parallel_for(0, kernels.items(a), 1, [&](int64_t begin, int64_t end) {
-      T* own = scratch<T>(kernels.scratch_size(a));
-      for (int64_t item = begin; item < end; ++item) kernels.multiply(a, first, count, item, gathered, own);
-    });
+void weight_gradient(const WeightGradientKernels<T>& kernels, WeightGradient<T> a) {
+  const int64_t big = 4 * a.height * a.width * a.big_channels, small = a.height * a.width * a.small_channels,
+                weights = 16 * a.small_channels * a.big_channels, images = a.images;
+  a.parts = std::max<int64_t>(1, std::min({kernels.parts, images, images * (big + small) / (4 * weights)}));
+  const Between<T, Use::kSums> memory((a.parts - 1) * weights);
+  T *sums = a.out.data, *more = memory.data();
+  std::vector<WeightGradient<T>> parts(a.parts, a);
+  for (int64_t i = 0; i < a.parts; ++i) {
+    const int64_t begin = images * i / a.parts;
+    parts[i].images = images * (i + 1) / a.parts - begin;
+    parts[i].big += begin * big, parts[i].small += begin * small;
+    if (i > 0) parts[i].out.data = more + (i - 1) * weights;
   }
+  const int64_t items = kernels.items(a);
+  torch::stable::parallel_for(0, a.parts * items, 1, [&](int64_t begin, int64_t end) {
+    T* memory = scratch<T>(kernels.scratch_size(a));
+    for (int64_t item = begin; item < end; ++item) kernels.run(parts[item / items], item % items, memory);
+  });
+  constexpr int64_t kNumbers = 1 << 14;  // that a thread is worth
+  if (a.parts > 1)
+    torch::stable::parallel_for(0, weights, kNumbers, [&](int64_t begin, int64_t end) {
+      for (int64_t part = 0; part < a.parts - 1; ++part)
+        for (int64_t i = begin; i < end; ++i) sums[i] += more[part * weights + i];
+    });
 }
 
 }  // namespace pygen

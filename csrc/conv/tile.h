@@ -29,17 +29,17 @@ template <class T>
 constexpr int kHigh = kLanes<T> > kRows ? kLanes<T> : kRows;
 
 // out [kRows, wide * lanes], `stride` from row to row, or what is added to it, of left [kRows, k] and right [k, wide *
-// lanes], k <= kChunk; for blocks, k is a multiple of the lanes.
+// lanes], `right_stride` from row to row, k <= kChunk; for blocks, k is a multiple of the lanes.
 template <class T, Left kLeft, int kSums = kWide>
 inline void multiply_chunk(const T* left, const T* right, int64_t k, bool adds, T* out,
-                           int64_t stride = kSums * kLanes<T>) {
+                           int64_t stride = kSums * kLanes<T>, int64_t right_stride = kSums * kLanes<T>) {
   using V = Vector<T>;
   constexpr int kStep = kLeft == Left::kBlocks ? V::kLanes : 1;
   constexpr int kNext = kLeft == Left::kBlocks ? V::kLanes * kRows : kHigh<T>;
   typename V::Lanes sums[kRows][kSums] = {};
   for (int64_t j = 0; j < k; j += kStep, left += kNext) {
 #pragma GCC unroll 4
-    for (int step = 0; step < kStep; ++step, right += kSums * V::kLanes) {
+    for (int step = 0; step < kStep; ++step, right += right_stride) {
       typename V::Lanes columns[kSums];
       for (int v = 0; v < kSums; ++v) V::load(right + v * V::kLanes, columns[v]);
       for (int i = 0; i < kRows; ++i)

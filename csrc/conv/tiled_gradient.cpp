@@ -28,7 +28,7 @@ struct Shape {
         tiles(a.images * rows * columns),
         vectors(over(a.big_channels, kHigh<T>)),
         panels(over(a.small_channels, kColumns<T>)),
-        strip(strip_of(panels, vectors)),
+        strip(strip_of(panels, a.parts * vectors)),
         strips(over(panels, strip)) {}
 };
 
@@ -140,16 +140,6 @@ void put(const Taps<T>& taps, int64_t big, int64_t small, const Weight<T>& to) {
 }
 
 template <class T>
-int64_t tiles(const WeightGradient<T>& a) {
-  return Shape<T>(a).tiles;
-}
-
-template <class T>
-int64_t nothing(const WeightGradient<T>&) {
-  return 0;
-}
-
-template <class T>
 int64_t items(const WeightGradient<T>& a) {
   const Shape<T> shape(a);
   return shape.vectors * shape.strips;
@@ -163,7 +153,7 @@ int64_t scratch_size(const WeightGradient<T>& a) {
 }
 
 template <class T>
-void multiply_item(const WeightGradient<T>& a, int64_t, int64_t, int64_t item, const T*, T* left) {
+void run(const WeightGradient<T>& a, int64_t item, T* left) {
   using S = Shape<T>;
   const S shape(a);
   const int64_t channel = item % shape.vectors * kHigh<T>, first_panel = item / shape.vectors * shape.strip,
@@ -204,8 +194,7 @@ void multiply_item(const WeightGradient<T>& a, int64_t, int64_t, int64_t item, c
 }
 
 template <class T>
-constexpr WeightGradientKernels<T> kTiledGradient = {tiles<T>, tiles<T>, nothing<T>,      scratch_size<T>,
-                                                     nullptr,  items<T>, multiply_item<T>};
+constexpr WeightGradientKernels<T> kTiledGradient = {2, items<T>, scratch_size<T>, run<T>};
 
 }  // namespace
 

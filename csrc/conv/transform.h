@@ -123,13 +123,12 @@ inline void transform_inputs(const Window<T, kPoints>& window, int64_t channel, 
 }
 
 // How many panels an item takes, with one transform of the other matrix for all, if there are so many items for each of
-// them: as many as fit into a second-level cache, but threads need items, too.
+// them: as many as fit into a second-level cache, but threads need items, too, and equal ones.
 constexpr int64_t kStrip = 4;
 inline int64_t strip_of(int64_t panels, int64_t items) {
   constexpr int64_t kItems = 8;
-  int64_t strip = least(panels, kStrip);
-  while (strip > 1 && items * over(panels, strip) < kItems) --strip;
-  return strip;
+  const int64_t fewest = over(panels, kStrip), wanted = least(panels, over(kItems, items));
+  return over(panels, fewest > wanted ? fewest : wanted);
 }
 
 // Where the taps of a parity are among 4x4. A result of `up` at 2 i + p is the sum over t of input i - 1 + p + t and

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
-from pygen.nn.runs import altered, kind
+from pygen.nn.runs import altered, has_kernel, kind, may_be_product
 from pygen.ops import conv_bn_act, conv_transpose_bn_act
 from pygen.ops.strided_conv import is_channels_last
 
@@ -40,7 +40,7 @@ class Link:
     Parameters
     ----------
     modules : tuple of nn.Module
-        The convolution, and its followers in order.
+        The convolution, and its followers in order, if there are any.
     is_between : bool
         Whether only the next run sees the result, which then comes in the kernels' memory format.
     """
@@ -70,17 +70,23 @@ _LEAST_PRODUCTS = {("cpu", torch.float32): (1 << 25, 1 << 23)}
 _FEW_CHANNELS, _LEAST_SIDE = 8, 3
 
 
-def _pays(convolution: Any, x: Tensor) -> bool:
+def _pays(convolution: Any, link: Link, x: Tensor) -> bool:
     """Whether a run is known to be no slower than its layers: what is not is left to PyTorch.
 
-    Of convolutions that have no kernel, and whose products are PyTorch's own, none is.
+    Of convolutions that have no kernel, and whose products are PyTorch's own, every run is.
     """
+    weight = convolution.weight
+    is_up = isinstance(convolution, nn.ConvTranspose2d)
+    if len(link.references) == 1:
+        # A convolution alone saves no passes; what it gains was seen on the CPU.
+        if x.device.type != "cpu":
+            return False
+        if may_be_product(convolution):
+            return x.shape[2:] == ((1, 1) if is_up else (4, 4))
     least = _LEAST_PRODUCTS.get((x.device.type, x.dtype))
     if least is None or not has_kernel(convolution):
         return True
-    weight = convolution.weight
     is_training = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    is_up = isinstance(convolution, nn.ConvTranspose2d)
     height, width = (side if is_up else side // 2 for side in x.shape[2:])
     products = x.shape[0] * height * width * weight.numel()
     channels = min(weight.shape[:2])
@@ -93,12 +99,15 @@ def _pays(convolution: Any, x: Tensor) -> bool:
     )
 
 
-def _followers(convolution: nn.Module, x: Tensor) -> tuple[nn.Module, ...]:
-    """For whom a convolution computes as well; nobody if each must do its own work."""
+def _members(convolution: nn.Module, x: Tensor) -> tuple[nn.Module, ...]:
+    """What a convolution computes now: its run, or nothing if each must do its own work."""
     link = convolution.__dict__.get(LINK)
     # First what is cheap to see: a small layer takes little more time than the other checks.
     is_map = type(x) in (Tensor, nn.Parameter) and x.dim() == 4
-    if link is None or not is_map or not _pays(convolution, x):
+    # A parametrised weight is no parameter, and computed anew, with new state, by each look at it.
+    if link is None or not is_map or "weight" not in convolution._parameters:
+        return ()
+    if not _pays(convolution, link, x):
         return ()
     modules = link.modules()
     if (
@@ -115,10 +124,10 @@ def _followers(convolution: nn.Module, x: Tensor) -> tuple[nn.Module, ...]:
         or torch._C._are_functorch_transforms_active()
     ):
         return ()
-    return modules[1:]
+    return modules
 
 
-def _start(convolution: nn.Module, followers: tuple[nn.Module, ...]) -> None:
+def _start(convolution: nn.Module, followers: list[nn.Module]) -> None:
     link = convolution.__dict__[LINK]
     if link.unfinished == threading.get_ident():
         link.unfinished = None
@@ -128,16 +137,6 @@ def _start(convolution: nn.Module, followers: tuple[nn.Module, ...]) -> None:
             " that it was computed for. If layers were replaced, or are called by themselves, use"
             " pygen.restore(network) first; after an interrupted call, call again."
         )
-
-
-def has_kernel(convolution: Any) -> bool:
-    """Whether it is DCGAN's: kernel 4, stride 2, padding 1."""
-    return bool(
-        (convolution.kernel_size, convolution.stride, convolution.padding)
-        == ((4, 4), (2, 2), (1, 1))
-        and (convolution.dilation, convolution.groups) == ((1, 1), 1)
-        and convolution.output_padding == (0, 0)
-    )
 
 
 def _contiguous(x: Tensor) -> Tensor:
@@ -155,30 +154,30 @@ def _outer(x: Tensor) -> Tensor:
 
 
 def _is_worth_it(x: Tensor, weight: Tensor) -> bool:
-    """Whether the kernels' format is another, and not needed for fewer numbers than there are weights.
+    """Whether the kernels' format is another, and the map not small beside the weights.
 
     The convolution of a single picture would take its weights to that format, too.
     """
-    return x.numel() >= weight.numel() and not (is_channels_last(x) or is_channels_last(weight))
+    return 4 * x.numel() >= weight.numel() and not (is_channels_last(x) or is_channels_last(weight))
 
 
-def _compute(
-    convolution: Any, followers: tuple[nn.Module, ...], x: Tensor, **geometry: Any
-) -> Tensor:
+def _compute(members: tuple[nn.Module, ...], x: Tensor, **geometry: Any) -> Tensor:
     """The result of a run, marked for the first follower."""
+    convolution: Any
+    convolution, *followers = members
     link = convolution.__dict__[LINK]
     _start(convolution, followers)
     is_inner = hasattr(x, _INNER)
     if link.is_between and _is_worth_it(x, convolution.weight):
         x, is_inner = _channels_last(x), True
     transposed = isinstance(convolution, nn.ConvTranspose2d)
-    norm = followers[0] if isinstance(followers[0], nn.BatchNorm2d) else None
+    norm = next((m for m in followers if isinstance(m, nn.BatchNorm2d)), None)
     y = (conv_transpose_bn_act if transposed else conv_bn_act)(
         x,
         convolution.weight,
         convolution.bias,
         **({"norm": "none"} if norm is None else _norm_options(norm)),
-        **_activation_options(followers[-1]),
+        **_activation_options(members[-1]),
         stride=convolution.stride,
         padding=convolution.padding,
         dilation=convolution.dilation,
@@ -191,8 +190,9 @@ def _compute(
         setattr(y, _INNER, True)
     elif is_inner:
         y = _contiguous(y)
-    link.unfinished = threading.get_ident()
-    setattr(y, _MARK, (link, 1))
+    if followers:
+        link.unfinished = threading.get_ident()
+        setattr(y, _MARK, (link, 1))
     return y
 
 
@@ -234,8 +234,8 @@ class AcceleratedConv2d(nn.Conv2d):
     accelerates: ClassVar[type[nn.Module]] = nn.Conv2d
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
-        followers = _followers(self, input)
-        return _compute(self, followers, input) if followers else super().forward(_outer(input))
+        members = _members(self, input)
+        return _compute(members, input) if members else super().forward(_outer(input))
 
 
 class AcceleratedConvTranspose2d(nn.ConvTranspose2d):
@@ -244,10 +244,10 @@ class AcceleratedConvTranspose2d(nn.ConvTranspose2d):
     accelerates: ClassVar[type[nn.Module]] = nn.ConvTranspose2d
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: A002
-        followers = _followers(self, input) if output_size is None else ()
-        if not followers:
+        members = _members(self, input) if output_size is None else ()
+        if not members:
             return super().forward(_outer(input), output_size)
-        return _compute(self, followers, input, output_padding=self.output_padding)
+        return _compute(members, input, output_padding=self.output_padding)
 
 
 class _Follower(nn.Module):

@@ -8,8 +8,8 @@ from typing import TypeVar
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pygen.nn.accelerated_layers import LINK, AcceleratedBatchNorm2d, has_kernel, join
-from pygen.nn.runs import Report, Run, find_runs, kind
+from pygen.nn.accelerated_layers import LINK, AcceleratedBatchNorm2d, join
+from pygen.nn.runs import Report, Run, find_runs, has_faster_way, kind
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -19,7 +19,9 @@ def accelerate(module: M, *, copy: bool = False, verbose: bool = True) -> M:
 
     Found are runs of `nn.Conv2d` or `nn.ConvTranspose2d`, then `nn.BatchNorm2d`, an activation
     (`nn.ReLU`, `nn.LeakyReLU`, `nn.Tanh`, `nn.Sigmoid`) or both, in `nn.Sequential` and, by tracing
-    (`torch.fx`), in any forward method. The network goes on as it was: each layer keeps its place,
+    (`torch.fx`), in any forward method. A convolution that neither follows is a run by itself if on
+    the CPU there is a faster way for it: kernel 4 with stride 2 and padding 1, or spanning the whole
+    map. The network goes on as it was: each layer keeps its place,
     name, parameters, buffers and mode, so that optimizers, checkpoints in either direction,
     ``train()`` and ``eval()``, ``to()``, copies and distributed training know no difference. Only
     the layers' classes change, to subclasses of their own.
@@ -66,7 +68,7 @@ def accelerate(module: M, *, copy: bool = False, verbose: bool = True) -> M:
     starts = {run.names[0] for run in report.runs}
     for run in report.runs:
         is_between = run.heir in starts and all(
-            has_kernel(module.get_submodule(name)) for name in (run.names[0], run.heir)
+            has_faster_way(module.get_submodule(name)) for name in (run.names[0], run.heir)
         )
         join(tuple(module.get_submodule(name) for name in run.names), is_between)
     if verbose:

@@ -31,7 +31,8 @@ def fold(module: M) -> M:
     """
     module = restore(copy.deepcopy(module)).eval()
     for run in find_runs(module).runs:
-        convolution, norm = (module.get_submodule(name) for name in run.names[:2])
+        convolution, *followers = (module.get_submodule(name) for name in run.names)
+        norm = followers[0] if followers else None
         if isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
             _fold(convolution, norm)  # type: ignore[arg-type]
             parent, _, name = run.names[1].rpartition(".")

@@ -29,7 +29,8 @@ class Run:
     Attributes
     ----------
     names : tuple of str
-        A convolution's name, then a batch norm's or an activation's, or both.
+        A convolution's name, then a batch norm's or an activation's, or both; none of them where the
+        convolution by itself has a faster way.
     kinds : tuple of str
         Names of their classes.
     end : str
@@ -119,11 +120,36 @@ def find_runs(module: nn.Module) -> Report:
             run = _common(
                 found.get(id(member), [Run((name,), (), "no forward that can be traced calls it")])
             )
-            if len(run.names) > 1:
+            if len(run.names) > 1 or (has_faster_way(member) and not layer_obstacle(member)):
                 runs.append(run)
             else:
                 left_alone[name] = run.end
     return Report(runs, left_alone, untraced)
+
+
+def has_kernel(convolution: Any) -> bool:
+    """Whether it is DCGAN's: kernel 4, stride 2, padding 1."""
+    return _is_of_four(convolution) and (convolution.stride, convolution.padding) == (
+        (2, 2),
+        (1, 1),
+    )
+
+
+def may_be_product(convolution: Any) -> bool:
+    """Whether it is one of DCGAN's ends: one matrix product where the map is 4x4, or one pixel."""
+    return _is_of_four(convolution) and convolution.padding == (0, 0)
+
+
+def _is_of_four(convolution: Any) -> bool:
+    return bool(
+        (convolution.kernel_size, convolution.dilation) == ((4, 4), (1, 1))
+        and (convolution.groups, convolution.output_padding) == (1, (0, 0))
+    )
+
+
+def has_faster_way(convolution: nn.Module) -> bool:
+    """Whether there is one for a convolution alone, with no layer after it."""
+    return has_kernel(convolution) or may_be_product(convolution)
 
 
 def _common(runs: list[Run]) -> Run:

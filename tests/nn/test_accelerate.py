@@ -48,12 +48,13 @@ EXPECTED = {
         [[f"main.{i}" for i in run] for run in [(0, 1), (2, 3, 4), (5, 6, 7), (8, 9)]],
     ),
     "blocks": (
-        [[f"blocks.{i}.conv", f"blocks.{i}.norm", "blocks.0.activation"] for i in (0, 1)],
+        [[f"blocks.{i}.conv", f"blocks.{i}.norm", "blocks.0.activation"] for i in (0, 1)]
+        + [["output"]],
         [[f"middle.{i}.{name}" for name in ("conv", "norm", "act")] for i in (0, 1)],
     ),
     "functional": (
-        [["deconv1", "bn1"], ["deconv2", "bn2"], ["deconv3", "bn3"]],
-        [["conv2", "bn2"], ["conv3", "bn3"]],
+        [["deconv1", "bn1"], ["deconv2", "bn2"], ["deconv3", "bn3"], ["deconv4"]],
+        [["conv1"], ["conv2", "bn2"], ["conv3", "bn3"], ["conv4"]],
     ),
 }
 

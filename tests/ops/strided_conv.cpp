@@ -27,15 +27,10 @@ void correlate(bool tiled, bool up, const int64_t* sizes, const int64_t* strides
 void weight_gradient(bool tiled, const int64_t* sizes, const int64_t* strides, const float* small, const float* big,
                      float* out) {
   const WeightGradientKernels<float>& k = tiled ? kernels::kTiledGradientFloat : kernels::kDirectGradientFloat;
-  const WeightGradient<float> a = {sizes[0], sizes[1], sizes[2], sizes[3],
-                                   sizes[4], small,    big,      {out, strides[0], strides[1], strides[2], strides[3]}};
-  const int64_t positions = k.positions(a), chunk = k.chunk(a);
-  std::vector<float> gathered(k.gathered_size(a)), scratch(k.scratch_size(a));
-  for (int64_t first = 0; first < positions; first += chunk) {
-    const int64_t count = chunk < positions - first ? chunk : positions - first;
-    if (!gathered.empty()) k.gather(a, first, count, 0, count, scratch.data(), gathered.data());
-    for (int64_t item = 0; item < k.items(a); ++item)
-      k.multiply(a, first, count, item, gathered.data(), scratch.data());
-  }
+  const WeightGradient<float> a = {sizes[0], sizes[1], sizes[2],
+                                   sizes[3], sizes[4], 1,
+                                   small,    big,      {out, strides[0], strides[1], strides[2], strides[3]}};
+  std::vector<float> scratch(k.scratch_size(a));
+  for (int64_t item = 0; item < k.items(a); ++item) k.run(a, item, scratch.data());
 }
 }

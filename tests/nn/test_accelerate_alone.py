@@ -1,0 +1,120 @@
+"""Convolutions with nothing after them that could be computed, too, but with a faster way of their own."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import pygen
+from pygen.nn import accelerated
+
+# A convolution, the sides of a map for which it has a faster way, and others.
+CASES = {
+    "spans": (lambda: nn.Conv2d(24, 3, 4), (4, 4), [(6, 5)]),
+    "spans, with a stride": (lambda: nn.Conv2d(24, 3, 4, 2, bias=False), (4, 4), [(10, 6)]),
+    "spreads": (lambda: nn.ConvTranspose2d(24, 3, 4), (1, 1), [(2, 1)]),
+    "halves": (lambda: nn.Conv2d(32, 64, 4, 2, 1), (32, 32), [(31, 30), (2, 2)]),
+    "few to halve": (lambda: nn.Conv2d(3, 64, 4, 2, 1, bias=False), (32, 32), []),
+    "doubles": (lambda: nn.ConvTranspose2d(64, 32, 4, 2, 1, bias=False), (16, 16), [(1, 1)]),
+    "few to double": (lambda: nn.ConvTranspose2d(64, 3, 4, 2, 1), (16, 16), []),
+}
+
+
+class Called(TorchDispatchMode):
+    """Names of operators."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(str(func.overloadpacket))
+        return func(*args, **kwargs or {})
+
+
+def pair(name, dtype):
+    torch.manual_seed(0)
+    layer = CASES[name][0]().to(dtype)
+    return layer, pygen.accelerate(layer, copy=True, verbose=False)
+
+
+def results(layer, x, grad):
+    x = x.clone().requires_grad_()
+    y = layer(x)
+    y.backward(grad(y))
+    found = [y.detach(), x.grad, *(p.grad for p in layer.parameters())]
+    layer.zero_grad()
+    return found
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("name", CASES)
+def test_results_and_gradients(name, memory_format, dtype):
+    layer, other = pair(name, torch.float64)
+    other = other.to(dtype)
+    generator = torch.Generator().manual_seed(1)
+    for sides in (CASES[name][1], *CASES[name][2]):
+        x = torch.randn(16, layer.in_channels, *sides, generator=generator, dtype=torch.float64)
+        x = x.contiguous(memory_format=memory_format)
+        numbers = torch.randn(layer(x).shape, generator=generator, dtype=torch.float64)
+        expected = results(layer, x, lambda y: numbers)  # noqa: B023
+        got = results(other, x.to(dtype), lambda y: numbers.to(y))  # noqa: B023
+        for a, b in zip(got, expected, strict=True):
+            assert a.shape == b.shape
+            scale = b.abs().max().item()
+            torch.testing.assert_close(
+                a.double(), b, rtol=0, atol=scale * (1e-12 if dtype == torch.float64 else 5e-6)
+            )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_faster_way_is_taken_where_there_is_one(name):
+    _, other = pair(name, torch.float32)
+    fitting, others = CASES[name][1:]
+    for sides, is_faster in [(fitting, True), *((sides, False) for sides in others)]:
+        with Called() as called:
+            other(torch.randn(16, other.in_channels, *sides))
+        assert ("aten.convolution" in called.names) is not is_faster
+    with Called() as called:
+        pygen.restore(other)(torch.randn(16, other.in_channels, *fitting))
+    assert "aten.convolution" in called.names
+
+
+def test_they_are_runs_of_one():
+    network = nn.Sequential(nn.Conv2d(3, 8, 4, 2, 1), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 1, 4))
+    report = accelerated(pygen.accelerate(network, verbose=False))
+    assert [run.names for run in report.runs] == [("0",), ("2",)]
+    assert list(report.left_alone) == ["1"]
+    assert "2 Conv2d (its result is returned)" in str(report)
+    pygen.restore(network)
+    assert [type(layer) for layer in network] == [nn.Conv2d] * 3
+
+
+def test_hooks_and_copies():
+    layer, other = pair("spans", torch.float64)
+    x = torch.randn(3, 24, 4, 4, dtype=torch.float64)
+    for made in (copy.deepcopy(other), copy.copy(other)):
+        torch.testing.assert_close(made(x), layer(x))
+    other.register_forward_hook(lambda module, args, y: 2 * y)
+    with Called() as called:
+        torch.testing.assert_close(other(x), 2 * layer(x))
+    assert "aten.convolution" in called.names
+
+
+@pytest.mark.parametrize("follows", [False, True])
+def test_a_parametrisation_registered_after(follows):
+    """A call must make one step of the power iteration, as it does without `accelerate`."""
+    torch.manual_seed(0)
+    layers = [nn.ConvTranspose2d(64, 64, 4, 2, 1), nn.ReLU()]
+    network = nn.Sequential(*layers[: 1 + follows])
+    pair = network, pygen.accelerate(network, copy=True, verbose=False)
+    for each in pair:
+        torch.manual_seed(4)
+        parametrizations.spectral_norm(each[0])
+    x = torch.randn(8, 64, 8, 8)
+    torch.testing.assert_close(pair[1](x), pair[0](x), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(dict(pair[1].named_buffers()), dict(pair[0].named_buffers()))
