@@ -27,9 +27,8 @@ struct Shape {
   int64_t block;   // tiles of an item
 
   // From a point's matrix to the next: a line of the cache more than a power of 2, which would be in its way.
-  static constexpr int64_t kRightStride = kChunk * kColumns<T> + kLanes<T>;
-  int64_t left_stride() const { return block * kChunk + kLanes<T>; }
-  int64_t product_stride() const { return block * kColumns<T> + kLanes<T>; }
+  static constexpr int64_t kRight = kChunk * kColumns<T> + kLanes<T>, kLeft = kBlock * kChunk + kLanes<T>,
+                           kProduct = kBlock * kColumns<T> + kLanes<T>;
 
   explicit Shape(const Correlation<T>& a)
       : vectors(over(a.channels, kLanes<T>)),
@@ -117,8 +116,7 @@ void transform_weights(const T* taps, int64_t count, const Point<T>& point, T* r
       for (int i = 0; i < kTaps; ++i) V::load(taps + i * kColumns<T> + column, g[i]);
       taps_to_points<T>(first * g[0] + second * g[1], first * g[2] + second * g[3], points);
 #pragma GCC unroll 5
-      for (int i = 0; i < kPoints; ++i)
-        V::store(points[i], right + i * Shape<T>::kRightStride + k * kColumns<T> + column);
+      for (int i = 0; i < kPoints; ++i) V::store(points[i], right + i * Shape<T>::kRight + k * kColumns<T> + column);
     }
 }
 
@@ -142,8 +140,8 @@ void look(const Correlation<T>& a, const Shape<T>& shape, int64_t first, int64_t
 
 // Inputs of `count` channels, left [points, groups of rows, count / lanes, rows, lanes].
 template <class T>
-void transform(const Correlation<T>& a, int64_t stride, int64_t tiles, const Windows<T>& windows, int64_t first,
-               int64_t count, T* left) {
+void transform(const Correlation<T>& a, int64_t tiles, const Windows<T>& windows, int64_t first, int64_t count,
+               T* left) {
   for (int64_t i = 0; i < tiles; ++i) {
     T* to = left + i / kRows * kRows * count + i % kRows * kLanes<T>;
     for (int64_t channel = first; channel < first + count; channel += kLanes<T>, to += kRows * kLanes<T>) {
@@ -153,7 +151,7 @@ void transform(const Correlation<T>& a, int64_t stride, int64_t tiles, const Win
       else
         transform_inputs<false, T>(windows[i], channel, rest, d);
 #pragma GCC unroll 25
-      for (int point = 0; point < kProducts; ++point) Vector<T>::store(d[point], to + point * stride);
+      for (int point = 0; point < kProducts; ++point) Vector<T>::store(d[point], to + point * Shape<T>::kLeft);
     }
   }
 }
@@ -198,7 +196,7 @@ template <class T>
 void results(const Correlation<T>& a, const Shape<T>& shape, int64_t first, int64_t count, int parity,
              const T* products, int64_t channel, double* moments) {
   using Lanes = typename Vector<T>::Lanes;
-  const int64_t stride = shape.product_stride(), in_image = shape.tile_rows * shape.tile_columns;
+  const int64_t in_image = shape.tile_rows * shape.tile_columns;
   const int64_t step = a.up ? 2 : 1, width = step * a.width, channels = a.out_channels - channel;
   const int64_t y = a.up ? parity / 2 : 0, x = a.up ? parity % 2 : 0;
   Moments<T> sums;
@@ -210,7 +208,7 @@ void results(const Correlation<T>& a, const Shape<T>& shape, int64_t first, int6
     for (int j = 0; j < kPoints; ++j) {
       Lanes p[kPoints];
 #pragma GCC unroll 5
-      for (int k = 0; k < kPoints; ++k) Vector<T>::load(products + (k * kPoints + j) * stride, p[k]);
+      for (int k = 0; k < kPoints; ++k) Vector<T>::load(products + (k * kPoints + j) * Shape<T>::kProduct, p[k]);
       results_of_points<T>(p[0], p[1], p[2], p[3], p[4], rows[j]);
     }
 #pragma GCC unroll 4
@@ -252,8 +250,7 @@ int64_t summaries(const Correlation<T>& a) {
 template <class T>
 int64_t scratch_size(const Correlation<T>& a) {
   const Shape<T> shape(a);
-  return kProducts * (shape.left_stride() + shape.strip * shape.product_stride()) + kPoints * shape.kRightStride +
-         shape.vectors * kLanes<T>;
+  return kProducts * (shape.kLeft + shape.strip * shape.kProduct) + kPoints * shape.kRight + shape.vectors * kLanes<T>;
 }
 
 template <class T>
@@ -263,9 +260,8 @@ void run(const Correlation<T>& a, int64_t item, T* left) {
                 summary = item / shape.strips, block = summary / shape.targets;
   const int64_t begin = block % shape.blocks * shape.block, first = block / shape.blocks * shape.tiles + begin,
                 count = least(shape.block, shape.tiles - begin), depth = shape.vectors * kLanes<T>;
-  const int64_t left_stride = shape.left_stride(), product_stride = shape.product_stride();
-  T *right = left + kProducts * left_stride, *products = right + kPoints * shape.kRightStride,
-    *zeros = products + shape.strip * kProducts * product_stride;
+  T *right = left + kProducts * shape.kLeft, *products = right + kPoints * shape.kRight,
+    *zeros = products + shape.strip * kProducts * shape.kProduct;
   std::memset(zeros, 0, depth * sizeof(T));
   const int target = static_cast<int>(summary % shape.targets);
   for (int source = 0; source < shape.sources; ++source) {
@@ -274,23 +270,23 @@ void run(const Correlation<T>& a, int64_t item, T* left) {
     look(a, shape, first, count, parity, zeros, windows);
     for (int64_t channel = 0; channel < depth; channel += kChunk) {
       const int64_t chunk = least(kChunk, depth - channel);
-      transform(a, left_stride, count, windows, channel, chunk, left);
+      transform(a, count, windows, channel, chunk, left);
       for (int64_t panel = first_panel; panel < last; ++panel) {
         const T* taps = a.packed + shape.packed(panel, parity, channel);
-        T* to = products + (panel - first_panel) * kProducts * product_stride;
+        T* to = products + (panel - first_panel) * kProducts * shape.kProduct;
         for (int j = 0; j < kPoints; ++j) {
           transform_weights(taps, chunk, Point<T>(j), right);
           for (int64_t i = 0; i < kPoints; ++i)
             for (int64_t row = 0; row < count; row += kRows)
-              multiply_chunk<T, Left::kBlocks>(left + (i * kPoints + j) * left_stride + row * chunk,
-                                               right + i * shape.kRightStride, chunk, source + channel > 0,
-                                               to + (i * kPoints + j) * product_stride + row * kColumns<T>);
+              multiply_chunk<T, Left::kBlocks>(left + (i * kPoints + j) * shape.kLeft + row * chunk,
+                                               right + i * shape.kRight, chunk, source + channel > 0,
+                                               to + (i * kPoints + j) * shape.kProduct + row * kColumns<T>);
         }
       }
     }
   }
   double* moments = a.moments ? a.moments + summary * (1 + 2 * a.out_channels) : nullptr;
-  for (int64_t panel = first_panel; panel < last; ++panel, products += kProducts * product_stride)
+  for (int64_t panel = first_panel; panel < last; ++panel, products += kProducts * shape.kProduct)
     for (int64_t v = 0; v < kWide; ++v)
       if (const int64_t channel = panel * kColumns<T> + v * kLanes<T>; channel < a.out_channels)
         results(a, shape, first, count, target, products + v * kLanes<T>, channel, moments);
