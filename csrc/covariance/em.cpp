@@ -1,4 +1,5 @@
-// A pass of EM with full covariances on the CPU: who is responsible for which rows, and the sums over them.
+// Mixtures with full covariances on the CPU: log-densities, and a pass of EM, which asks who is responsible for which
+// rows and sums over them.
 #include <atomic>
 #include <cmath>
 #include <optional>
@@ -6,6 +7,7 @@
 #include "../isa.h"
 #include "../large_pages.h"
 #include "../mixture/each.h"
+#include "../mixture/few_em.h"
 #include "../pair.h"
 #include "blocks.h"
 
@@ -131,6 +133,23 @@ class Chunk {
     return log_likelihood;
   }
 
+  // The rows' log-densities and most probable components.
+  void log_density(bool pruned, double* density, int64_t* component) {
+    bound();
+    if (pruned) settle();
+    for (int64_t i = 0; i < n_; ++i) {
+      const int64_t best = argmax(i);
+      const double top = joint_[best * n_ + i];
+      double total = 0;
+      for (int64_t k = 0; k < components_; ++k) {
+        const double relative = joint_[k * n_ + i] - top;
+        if (relative > kLogNegligible) total += std::exp(relative);
+      }
+      density[i] = top + std::log(total);
+      component[i] = best;
+    }
+  }
+
  private:
   int64_t argmax(int64_t i) const {
     int64_t best = 0;
@@ -233,6 +252,12 @@ class Chunk {
   std::vector<double> norms_;
 };
 
+// Rows of a chunk: enough for whole tiles of each component.
+int64_t chunk_of(int64_t components) {
+  constexpr int64_t kElements = int64_t{1} << 16, kLeast = 96, kMost = 2048;
+  return std::clamp(kElements / components, kLeast, kMost);
+}
+
 // Rows by component, with the roots of their weights.
 struct Members {
   std::vector<int64_t> rows;
@@ -242,11 +267,11 @@ struct Members {
 template <class T>
 double full_em(const CovarianceKernels& kernels, const std::vector<Gaussian<T>>& gaussians, const Rows<T>& rows,
                int64_t n, bool pruned, const double* means, double* counts, double* first, double* second) {
-  // Rows of a chunk: enough for whole tiles of each component. Chunks of a round, which may be taken side by side, and
-  // pairs from which on they enter the sums: a few ten MB at most.
-  constexpr int64_t kElements = int64_t{1} << 16, kLeast = 96, kMost = 2048, kRound = 16, kPairs = int64_t{1} << 19;
+  // Chunks of a round, which may be taken side by side, and pairs from which on they enter the sums: a few ten MB at
+  // most.
+  constexpr int64_t kRound = 16, kPairs = int64_t{1} << 19;
   const int64_t components = static_cast<int64_t>(gaussians.size()), dims = rows.dims;
-  const int64_t chunk = std::clamp(kElements / components, kLeast, kMost), chunks = (n + chunk - 1) / chunk;
+  const int64_t chunk = chunk_of(components), chunks = (n + chunk - 1) / chunk;
   std::vector<std::vector<Pair>> pairs(kRound);
   std::vector<double> log_likelihoods(kRound);
   std::vector<Members> members(components);
@@ -295,53 +320,123 @@ bool fits(const Tensor& tensor, std::initializer_list<int64_t> shape) {
   return std::equal(shape.begin(), shape.end(), tensor.sizes().begin());
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> full_em_cpu(const Tensor& x_in, const Tensor& means_in,
-                                                       const Tensor& factors_in, const Tensor& constant_in,
-                                                       const std::optional<Tensor>& weights_in, bool /*fast*/) {
-  const ScalarType dtype = x_in.scalar_type();
-  STD_TORCH_CHECK(x_in.dim() == 2 && (dtype == ScalarType::Float || dtype == ScalarType::Double),
-                  "x must be float32 or float64 [N, D]");
-  STD_TORCH_CHECK(constant_in.dim() == 1 && constant_in.size(0) > 0, "constant must be float64 [K], of a component");
-  const int64_t n = x_in.size(0), dims = x_in.size(1), components = constant_in.size(0);
-  STD_TORCH_CHECK(fits(constant_in, {components}), "constant must be float64 [K]");
-  STD_TORCH_CHECK(fits(means_in, {components, dims}), "means must be float64 [K, D] with the D of x");
-  STD_TORCH_CHECK(fits(factors_in, {components, dims, dims}), "precisions_cholesky must be float64 [K, D, D]");
-  STD_TORCH_CHECK(!weights_in.has_value() || fits(*weights_in, {n}), "sample_weight must be float64 [N]");
-  const Tensor x = torch::stable::contiguous(x_in), means = torch::stable::contiguous(means_in),
-               factors = torch::stable::contiguous(factors_in), constant = torch::stable::contiguous(constant_in);
+// The arguments of the operators, checked.
+struct Arguments {
+  Arguments(const Tensor& x_in, const Tensor& means_in, const Tensor& factors_in, const Tensor& constant_in)
+      : dtype(x_in.scalar_type()) {
+    STD_TORCH_CHECK(x_in.dim() == 2 && (dtype == ScalarType::Float || dtype == ScalarType::Double),
+                    "x must be float32 or float64 [N, D]");
+    STD_TORCH_CHECK(constant_in.dim() == 1 && constant_in.size(0) > 0, "constant must be float64 [K], of a component");
+    n = x_in.size(0), dims = x_in.size(1), components = constant_in.size(0);
+    STD_TORCH_CHECK(fits(constant_in, {components}), "constant must be float64 [K]");
+    STD_TORCH_CHECK(fits(means_in, {components, dims}), "means must be float64 [K, D] with the D of x");
+    STD_TORCH_CHECK(fits(factors_in, {components, dims, dims}), "precisions_cholesky must be float64 [K, D, D]");
+    x = torch::stable::contiguous(x_in), means = torch::stable::contiguous(means_in),
+    factors = torch::stable::contiguous(factors_in), constant = torch::stable::contiguous(constant_in);
+  }
+  template <class T>
+  Few<T> few() const {
+    return {data<T>(x), data<double>(means), data<double>(factors), data<double>(constant), n, components, dims};
+  }
+
+  ScalarType dtype;
+  Tensor x, means, factors, constant;
+  int64_t n, dims, components;
+};
+
+template <class T>
+struct Prepared {
+  explicit Prepared(const Arguments& a)
+      : kernels(PYGEN_BEST(kCovariance)),
+        pruned(a.components > 1 && a.dims >= kPrunedFrom),
+        centre(a.dims),
+        gaussians(a.components),
+        x(data<T>(a.x)) {
+    // What rows are shifted by, in their own precision, must be known exactly.
+    for (int64_t j = 0; j < a.dims; ++j) {
+      double sum = 0;
+      for (int64_t k = 0; k < a.components; ++k) sum += data<double>(a.means)[k * a.dims + j];
+      centre[j] = static_cast<T>(sum / static_cast<double>(a.components));
+    }
+    const std::vector<double> shift(centre.begin(), centre.end());
+    std::atomic<int64_t> next{0};
+    torch::stable::parallel_for(0, a.components, 1, [&](int64_t, int64_t) {
+      for (int64_t k = next++; k < a.components; k = next++)
+        prepare(data<double>(a.factors) + k * a.dims * a.dims, data<double>(a.means) + k * a.dims, shift.data(), a.dims,
+                data<double>(a.constant)[k], of<T>(kernels).columns, pruned, gaussians[k]);
+    });
+  }
+  Rows<T> rows(const double* weights) const { return {x, static_cast<int64_t>(centre.size()), centre.data(), weights}; }
+
+  const CovarianceKernels& kernels;
+  const bool pruned;
+  std::vector<T> centre;
+  std::vector<Gaussian<T>> gaussians;
+  const T* x;
+};
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> full_em_cpu(const Tensor& x, const Tensor& means, const Tensor& factors,
+                                                       const Tensor& constant, const std::optional<Tensor>& weights_in,
+                                                       bool /*fast*/) {
+  const Arguments a(x, means, factors, constant);
+  STD_TORCH_CHECK(!weights_in.has_value() || fits(*weights_in, {a.n}), "sample_weight must be float64 [N]");
   std::optional<Tensor> weights;
   if (weights_in.has_value()) weights = torch::stable::contiguous(*weights_in);
-  Tensor counts = torch::stable::empty_like(constant), first = torch::stable::empty_like(means),
-         second = torch::stable::empty_like(factors), log_likelihood = torch::stable::new_empty(means, {});
+  Tensor counts = torch::stable::empty_like(a.constant), first = torch::stable::empty_like(a.means),
+         second = torch::stable::empty_like(a.factors), log_likelihood = torch::stable::new_empty(a.means, {});
   prefer_large_pages(second);
   torch::stable::zero_(counts);
   torch::stable::zero_(first);
-  const CovarianceKernels& kernels = PYGEN_BEST(kCovariance);
   const auto run = [&](auto type) {
     using T = decltype(type);
-    // What rows are shifted by, in their own precision, must be known exactly.
-    std::vector<T> centre(dims);
-    for (int64_t j = 0; j < dims; ++j) {
-      double sum = 0;
-      for (int64_t k = 0; k < components; ++k) sum += data<double>(means)[k * dims + j];
-      centre[j] = static_cast<T>(sum / static_cast<double>(components));
+    const double* weight = weights ? data<double>(*weights) : nullptr;
+    if (const FewKernels<T>* kernels = few<T>(true, a.components, a.dims)) {
+      *data<double>(log_likelihood) =
+          few_em(*kernels, a.few<T>(), weight, data<double>(counts), data<double>(first), data<double>(second));
+    } else {
+      const Prepared<T> p(a);
+      *data<double>(log_likelihood) =
+          full_em(p.kernels, p.gaussians, p.rows(weight), a.n, p.pruned, data<double>(a.means), data<double>(counts),
+                  data<double>(first), data<double>(second));
     }
-    const std::vector<double> shift(centre.begin(), centre.end());
-    const bool pruned = components > 1 && dims >= kPrunedFrom;
-    std::vector<Gaussian<T>> gaussians(components);
-    std::atomic<int64_t> next{0};
-    torch::stable::parallel_for(0, components, 1, [&](int64_t, int64_t) {
-      for (int64_t k = next++; k < components; k = next++) {
-        prepare(data<double>(factors) + k * dims * dims, data<double>(means) + k * dims, shift.data(), dims,
-                data<double>(constant)[k], of<T>(kernels).columns, pruned, gaussians[k]);
-      }
-    });
-    const Rows<T> rows = {data<T>(x), dims, centre.data(), weights ? data<double>(*weights) : nullptr};
-    *data<double>(log_likelihood) = full_em(kernels, gaussians, rows, n, pruned, data<double>(means),
-                                            data<double>(counts), data<double>(first), data<double>(second));
   };
-  dtype == ScalarType::Float ? run(float{}) : run(double{});
+  a.dtype == ScalarType::Float ? run(float{}) : run(double{});
   return {counts, first, second, log_likelihood};
+}
+
+std::tuple<Tensor, Tensor> full_log_density_cpu(const Tensor& x, const Tensor& means, const Tensor& factors,
+                                                const Tensor& constant, bool /*fast*/) {
+  const Arguments a(x, means, factors, constant);
+  Tensor density = torch::stable::new_empty(a.x, {a.n}, ScalarType::Double),
+         component = torch::stable::new_empty(a.x, {a.n}, ScalarType::Long);
+  // Calls f(first row, rows) for chunks of so many, by whichever thread is free.
+  const auto over_chunks = [&](int64_t rows, const auto& f) {
+    const int64_t chunks = (a.n + rows - 1) / rows;
+    std::atomic<int64_t> next{0};
+    torch::stable::parallel_for(0, chunks, 1, [&](int64_t, int64_t) {
+      for (int64_t i = next++; i < chunks; i = next++) f(i * rows, std::min(rows, a.n - i * rows));
+    });
+  };
+  const auto run = [&](auto type) {
+    using T = decltype(type);
+    if (const FewKernels<T>* kernels = few<T>(true, a.components, a.dims)) {
+      constexpr int64_t kRows = 512;
+      const Few<T> gaussians = a.few<T>();
+      over_chunks(kRows, [&](int64_t first, int64_t count) {
+        std::vector<double> scratch(kernels->sizes(gaussians).scratch);
+        kernels->log_density(gaussians, first, first + count, scratch.data(), data<double>(density),
+                             data<int64_t>(component));
+      });
+    } else {
+      const Prepared<T> p(a);
+      over_chunks(chunk_of(a.components), [&](int64_t first, int64_t count) {
+        Chunk<T>(p.kernels, p.gaussians, p.rows(nullptr), first, count)
+            .log_density(p.pruned, data<double>(density) + first, data<int64_t>(component) + first);
+      });
+    }
+  };
+  a.dtype == ScalarType::Float ? run(float{}) : run(double{});
+  return {density, component};
 }
 
 EmSums full_em_of_each_cpu(const Tensor& x, const Tensor& means, const Tensor& factors, const Tensor& constant,
@@ -354,5 +449,6 @@ EmSums full_em_of_each_cpu(const Tensor& x, const Tensor& means, const Tensor& f
 
 STABLE_TORCH_LIBRARY_IMPL(pygen, CPU, m) {
   m.impl("full_em", TORCH_BOX(&pygen::full_em_cpu));
+  m.impl("full_log_density", TORCH_BOX(&pygen::full_log_density_cpu));
   m.impl("full_em_of_each", TORCH_BOX(&pygen::full_em_of_each_cpu));
 }

@@ -5,8 +5,8 @@
 #include <optional>
 #include <vector>
 
-#include "../isa.h"
 #include "each.h"
+#include "few_em.h"
 #include "sums.h"
 
 namespace pygen {
@@ -117,6 +117,26 @@ struct Parameters {
   const Diagonal<T> kernel;
 };
 
+// The same for kernels that take few features; keeps the tensors.
+template <class T>
+struct FewParameters {
+  FewParameters(const Tensor& x, const Tensor& means, const Tensor& precisions, const Tensor& constant)
+      : x(torch::stable::contiguous(x)),
+        means(torch::stable::contiguous(means)),
+        precisions(torch::stable::contiguous(precisions)),
+        constant(torch::stable::contiguous(constant)),
+        kernel{data<T>(this->x),
+               data<double>(this->means),
+               data<double>(this->precisions),
+               data<double>(this->constant),
+               x.size(0),
+               means.size(0),
+               means.size(1)} {}
+
+  const Tensor x, means, precisions, constant;
+  const Few<T> kernel;
+};
+
 // Columns and components from which on bounds pay.
 constexpr int64_t kScreenedColumns = 128, kScreenedComponents = 3;
 
@@ -179,12 +199,20 @@ std::tuple<Tensor, Tensor> diagonal_log_joint_cpu(const Tensor& x, const Tensor&
   Tensor largest = torch::stable::new_empty(x, {n}, ScalarType::Double);
   const auto run = [&](auto type, auto kernel) {
     using T = decltype(type);
-    const Parameters<T> parameters(x, means, precisions, constant, settle);
-    torch::stable::parallel_for(0, (n + kTileRows - 1) / kTileRows, kGrain, [&](int64_t begin, int64_t end) {
-      std::vector<double> scratch(scratch_size(parameters.kernel));
-      kernel(parameters.kernel, begin * kTileRows, std::min(end * kTileRows, n), scratch.data(), data<T>(relative),
-             data<double>(largest));
-    });
+    const auto over_tiles = [&](const auto& gaussians, auto log_joint, int64_t scratch_size) {
+      torch::stable::parallel_for(0, (n + kTileRows - 1) / kTileRows, kGrain, [&](int64_t begin, int64_t end) {
+        std::vector<double> scratch(scratch_size);
+        log_joint(gaussians, begin * kTileRows, std::min(end * kTileRows, n), scratch.data(), data<T>(relative),
+                  data<double>(largest));
+      });
+    };
+    if (const FewKernels<T>* kernels = few<T>(false, components, x.size(1))) {
+      const FewParameters<T> parameters(x, means, precisions, constant);
+      over_tiles(parameters.kernel, kernels->log_joint, kernels->sizes(parameters.kernel).scratch);
+    } else {
+      const Parameters<T> parameters(x, means, precisions, constant, settle);
+      over_tiles(parameters.kernel, kernel, scratch_size(parameters.kernel));
+    }
   };
   const MixtureKernels& kernels = PYGEN_BEST(kMixture);
   dtype == ScalarType::Float ? run(float{}, kernels.log_joint_float) : run(double{}, kernels.log_joint_double);
@@ -202,15 +230,23 @@ std::tuple<Tensor, Tensor> diagonal_log_density_cpu(const Tensor& x, const Tenso
   Tensor component = torch::stable::new_empty(x, {n}, ScalarType::Long);
   const auto run = [&](auto type, auto kernel) {
     using T = decltype(type);
-    const Parameters<T> parameters(x, means, precisions, constant, !fast);
-    std::optional<Screening<T>> screening;
-    const Diagonal<T> gaussians = screened(parameters.kernel, screening);
-    torch::stable::parallel_for(0, (n + kBlock - 1) / kBlock, 1, [&](int64_t begin, int64_t end) {
-      std::vector<double> scratch(scratch_size(gaussians));
-      for (int64_t start = begin * kBlock; start < std::min(end * kBlock, n); start += kBlock)
-        kernel(gaussians, start, std::min(start + kBlock, n), scratch.data(), data<double>(log_density),
-               data<int64_t>(component));
-    });
+    const auto over_blocks = [&](const auto& gaussians, auto log_density_of, int64_t scratch_size) {
+      torch::stable::parallel_for(0, (n + kBlock - 1) / kBlock, 1, [&](int64_t begin, int64_t end) {
+        std::vector<double> scratch(scratch_size);
+        for (int64_t start = begin * kBlock; start < std::min(end * kBlock, n); start += kBlock)
+          log_density_of(gaussians, start, std::min(start + kBlock, n), scratch.data(), data<double>(log_density),
+                         data<int64_t>(component));
+      });
+    };
+    if (const FewKernels<T>* kernels = few<T>(false, means.size(0), x.size(1))) {
+      const FewParameters<T> parameters(x, means, precisions, constant);
+      over_blocks(parameters.kernel, kernels->log_density, kernels->sizes(parameters.kernel).scratch);
+    } else {
+      const Parameters<T> parameters(x, means, precisions, constant, !fast);
+      std::optional<Screening<T>> screening;
+      const Diagonal<T> gaussians = screened(parameters.kernel, screening);
+      over_blocks(gaussians, kernel, scratch_size(gaussians));
+    }
   };
   const MixtureKernels& kernels = PYGEN_BEST(kMixture);
   dtype == ScalarType::Float ? run(float{}, kernels.log_density_float) : run(double{}, kernels.log_density_double);
@@ -267,11 +303,17 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> diagonal_em_cpu(const Tensor& x, cons
   Tensor log_likelihood = torch::stable::new_empty(means, {});
   const auto run = [&](auto type, auto posterior, auto moments) {
     using T = decltype(type);
-    const Parameters<T> parameters(x, means, precisions, constant, !fast);
-    std::optional<Screening<T>> screening;
-    const Diagonal<T> gaussians = screened(parameters.kernel, screening);
-    *data<double>(log_likelihood) =
-        diagonal_em<T>(gaussians, weights ? data<double>(*weights) : nullptr, posterior, moments, sums);
+    const double* weight = weights ? data<double>(*weights) : nullptr;
+    if (const FewKernels<T>* kernels = few<T>(false, means.size(0), x.size(1))) {
+      const FewParameters<T> parameters(x, means, precisions, constant);
+      *data<double>(log_likelihood) = few_em(*kernels, parameters.kernel, weight, data<double>(sums.counts),
+                                             data<double>(sums.first), data<double>(sums.second));
+    } else {
+      const Parameters<T> parameters(x, means, precisions, constant, !fast);
+      std::optional<Screening<T>> screening;
+      const Diagonal<T> gaussians = screened(parameters.kernel, screening);
+      *data<double>(log_likelihood) = diagonal_em<T>(gaussians, weight, posterior, moments, sums);
+    }
   };
   const MixtureKernels& kernels = PYGEN_BEST(kMixture);
   dtype == ScalarType::Float ? run(float{}, kernels.posterior_float, kernels.moments_float)

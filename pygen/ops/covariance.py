@@ -256,6 +256,15 @@ class Full(Covariance):
         diagonals = precisions_cholesky.diagonal(dim1=1, dim2=2)
         self._constant = constant + diagonals.log().sum(1)
 
+    @classmethod
+    def of_constant(
+        cls, x: Tensor, means: Tensor, precisions_cholesky: Tensor, constant: Tensor, fast: bool
+    ) -> "Full":
+        """From the log joint densities of rows that are the means."""
+        gaussians = cls(means, x.dtype, fast=fast)
+        gaussians._precisions_cholesky, gaussians._constant = precisions_cholesky, constant
+        return gaussians
+
     @cached_property
     def _second(self) -> Tensor:
         dims = self._means.shape[1]
@@ -309,8 +318,9 @@ class Full(Covariance):
         return bounds, 0.0
 
     def log_density(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        joint, _ = self.log_joint(x, prune=True)
-        return joint.logsumexp(0).double(), joint.argmax(0)
+        return full_log_density(
+            x, self._means, self._precisions_cholesky, self._constant, self._fast
+        )
 
     def _refine(self, k: int, which: Tensor, x: Tensor, joint: Tensor, bounds: Tensor) -> None:
         rows = which.nonzero().squeeze(1)
@@ -376,8 +386,7 @@ def full_em(
     counts, sums, scatter, log_likelihood : Tensor
         ``[K]``, ``[K, D]``, ``[K, D, D]`` about the means and ``[]``, float64.
     """
-    gaussians = Full(means, x.dtype, fast=fast)
-    gaussians._precisions_cholesky, gaussians._constant = precisions_cholesky, constant
+    gaussians = Full.of_constant(x, means, precisions_cholesky, constant, fast)
     log_likelihood, pairs = means.new_zeros(()), []
     for rows in gaussians.blocks(x):
         weights = None if sample_weight is None else sample_weight[rows]
@@ -393,6 +402,35 @@ def full_em(
         every = [torch.cat(parts) for parts in zip(*pairs, strict=True)]
         gaussians.add(x, Posterior.of_pairs(len(means), *every))
     return *gaussians.statistics(), log_likelihood
+
+
+def _full_log_density_fake(
+    x: Tensor, means: Tensor, precisions_cholesky: Tensor, constant: Tensor, fast: bool = False
+) -> tuple[Tensor, Tensor]:
+    return x.new_empty(len(x), dtype=torch.float64), x.new_empty(len(x), dtype=torch.int64)
+
+
+@operator(fake=_full_log_density_fake)
+def full_log_density(
+    x: Tensor, means: Tensor, precisions_cholesky: Tensor, constant: Tensor, fast: bool = False
+) -> tuple[Tensor, Tensor]:
+    """:func:`pygen.ops.log_density` for full covariances.
+
+    Parameters
+    ----------
+    x, means, precisions_cholesky, constant, fast
+        See :func:`full_em`.
+
+    Returns
+    -------
+    log_density : Tensor
+        ``[N]``, float64, in nats.
+    component : Tensor
+        int64 ``[N]``: the most probable one.
+    """
+    gaussians = Full.of_constant(x, means, precisions_cholesky, constant, fast)
+    joint, _ = gaussians.log_joint(x, prune=True)
+    return joint.logsumexp(0).double(), joint.argmax(0)
 
 
 COVARIANCES: dict[str, type[Covariance]] = {

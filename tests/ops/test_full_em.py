@@ -5,7 +5,7 @@ import torch
 from torch.library import opcheck
 
 from pygen.ops import native
-from pygen.ops.covariance import full_em
+from pygen.ops.covariance import full_em, full_log_density
 from pygen.ops.triangular import inverse_factors, invert_lower
 
 KERNELS = (full_em, full_em.__wrapped__)
@@ -56,8 +56,27 @@ def test_em_equals_its_definition_in_every_kernel(shape, apart, dtype):
         assert all(map(torch.equal, unweighted, ones))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("apart", [0.1, 0.7, 10], ids=["overlapping", "touching", "apart"])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1100, 3, 2), (700, 40, 5), (500, 300, 4)])
+def test_log_densities_equal_their_definition_in_every_kernel(shape, apart, dtype):
+    x, means, factors, constant, _ = problem(*shape, dtype, apart)
+    constant[0] = -torch.inf if shape[2] > 2 else constant[0]
+    difference = x.double()[:, None] - means
+    joint = constant - 0.5 * torch.einsum("nkd,kde->nke", difference, factors).square().sum(2)
+    tolerance = 1e-11 if dtype == torch.float64 else 3e-5
+    for kernel in (full_log_density, full_log_density.__wrapped__):
+        density, component = kernel(x, means, factors, constant)
+        torch.testing.assert_close(density, joint.logsumexp(1), rtol=tolerance, atol=tolerance)
+        of_component = joint.gather(1, component[:, None])[:, 0]
+        torch.testing.assert_close(of_component, joint.amax(1), rtol=tolerance, atol=tolerance)
+    nothing, none = full_log_density(x[:0], means, factors, constant)
+    assert nothing.shape == none.shape == (0,)
+
+
 def test_em_is_an_operator_in_good_standing():
     opcheck(torch.ops.pygen.full_em, problem(30, 5, 2))
+    opcheck(torch.ops.pygen.full_log_density, problem(30, 5, 2)[:4])
     opcheck(torch.ops.pygen.inverse_factors, (torch.eye(5).double().expand(2, 5, 5),))
 
 
