@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pygen.ops.covariance import full_em
+from pygen.ops.covariance import full_em, full_log_density
 from pygen.ops.dense import add_scatter, linear_em, whitened_norms
 from pygen.ops.diagonal import diagonal_em, diagonal_log_density, diagonal_log_joint
 from pygen.ops.gaussian import normal, uniform
@@ -158,6 +158,10 @@ CASES = {
     "diagonal_em": Case(diagonal_em, lambda g, t: (*diagonal(g, t), positive(g, N))),
     "full_em": Case(
         full_em,
+        lambda g, t: (randn(g, N, D).to(t), 0.3 * randn(g, K, D), factors(g, K), randn(g, K)),
+    ),
+    "full_log_density": Case(
+        full_log_density,
         lambda g, t: (randn(g, N, D).to(t), 0.3 * randn(g, K, D), factors(g, K), randn(g, K)),
     ),
     "linear_em": Case(
