@@ -76,9 +76,11 @@ class Scratch {
  public:
   void* of(size_t bytes) {
     if (bytes > bytes_) {
-      bytes_ = (bytes + kLargePage - 1) / kLargePage * kLargePage;
+      bytes_ = 0;
       memory_.reset();
-      memory_.reset(::operator new(bytes_, kAlignment));
+      const size_t more = (bytes + kLargePage - 1) / kLargePage * kLargePage;
+      memory_.reset(::operator new(more, kAlignment));
+      bytes_ = more;
       prefer_large_pages(memory_.get(), bytes_);
     }
     return memory_.get();

@@ -409,9 +409,10 @@ std::tuple<Tensor, Tensor> full_log_density_cpu(const Tensor& x, const Tensor& m
   const Arguments a(x, means, factors, constant);
   Tensor density = torch::stable::new_empty(a.x, {a.n}, ScalarType::Double),
          component = torch::stable::new_empty(a.x, {a.n}, ScalarType::Long);
-  // Calls f(first row, rows) for chunks of so many, by whichever thread is free.
-  const auto over_chunks = [&](int64_t rows, const auto& f) {
-    const int64_t chunks = (a.n + rows - 1) / rows;
+  // Calls f(first row, rows) for chunks, by whichever thread is free. What is found of a row is its own.
+  const auto over_chunks = [&](const auto& f) {
+    constexpr int64_t kChunks = 64, kLeast = 96;
+    const int64_t rows = std::clamp(a.n / kChunks, kLeast, chunk_of(a.components)), chunks = (a.n + rows - 1) / rows;
     std::atomic<int64_t> next{0};
     torch::stable::parallel_for(0, chunks, 1, [&](int64_t, int64_t) {
       for (int64_t i = next++; i < chunks; i = next++) f(i * rows, std::min(rows, a.n - i * rows));
@@ -420,16 +421,15 @@ std::tuple<Tensor, Tensor> full_log_density_cpu(const Tensor& x, const Tensor& m
   const auto run = [&](auto type) {
     using T = decltype(type);
     if (const FewKernels<T>* kernels = few<T>(true, a.components, a.dims)) {
-      constexpr int64_t kRows = 512;
       const Few<T> gaussians = a.few<T>();
-      over_chunks(kRows, [&](int64_t first, int64_t count) {
+      over_chunks([&](int64_t first, int64_t count) {
         std::vector<double> scratch(kernels->sizes(gaussians).scratch);
         kernels->log_density(gaussians, first, first + count, scratch.data(), data<double>(density),
                              data<int64_t>(component));
       });
     } else {
       const Prepared<T> p(a);
-      over_chunks(chunk_of(a.components), [&](int64_t first, int64_t count) {
+      over_chunks([&](int64_t first, int64_t count) {
         Chunk<T>(p.kernels, p.gaussians, p.rows(nullptr), first, count)
             .log_density(p.pruned, data<double>(density) + first, data<int64_t>(component) + first);
       });

@@ -176,6 +176,9 @@ void em(const Few<T>& a, int64_t begin, int64_t end, const double* weights, doub
       const double weight = i >= count ? 0 : weights ? weights[row + i] : 1;
       if (i < count) log_likelihood += weight * (tops[i] + std::log(totals[i]));
       scales[i] = totals[i] > 0 ? weight / totals[i] : 0;
+      // A row that is not finite is nobody's: zero times it would be no number.
+      if (!(totals[i] > 0))
+        for (int64_t d = 0; d < a.dims; ++d) rows[d * kRows + i] = 0;
     }
     load(scales, scale);
     for (int64_t k = 0; k < a.components; ++k) {

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook
 
 from pygen.nn.runs import altered, has_kernel, kind, may_be_product
@@ -120,8 +121,9 @@ def _members(convolution: nn.Module, x: Tensor) -> tuple[nn.Module, ...]:
         or torch.jit.is_tracing()  # type: ignore[attr-defined]
         # So does torch.compile's input: it fuses what follows a convolution itself.
         or torch.compiler.is_compiling()
-        # vmap and jvp know no operators of ours.
+        # vmap and derivatives in forward mode know no operators of ours.
         or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
     ):
         return ()
     return modules

@@ -20,6 +20,7 @@ _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 _NORM = nn.BatchNorm2d
 _ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid)
 _OPTIONAL_ARGUMENTS = 3
+_NOT_CALLED = "no forward that can be traced calls it"
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def find_runs(module: nn.Module) -> Report:
     for name, member in module.named_modules():
         if isinstance(member, _CONVOLUTIONS):
             run = _common(
-                found.get(id(member), [Run((name,), (), "no forward that can be traced calls it")])
+                found.get(id(member), [Run((name,), (kind(member).__name__,), _NOT_CALLED)])
             )
             if len(run.names) > 1 or (has_faster_way(member) and not layer_obstacle(member)):
                 runs.append(run)

@@ -97,7 +97,14 @@ class Covariance(ABC):
         """Log of weight times density: ``[K, n]``, and what is to be added for all components ``[n]``."""
 
     def log_density(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-density ``[n]``, float64, and the most probable component ``[n]``, int64."""
+        """Of any number of rows log-density ``[N]``, float64, and most probable component ``[N]``, int64."""
+        parts = [self._log_density(x[rows]) for rows in self.blocks(x)]
+        if not parts:
+            return x.new_empty(0, dtype=torch.float64), x.new_empty(0, dtype=torch.int64)
+        density, component = zip(*parts, strict=True)
+        return torch.cat(density), torch.cat(component)
+
+    def _log_density(self, x: Tensor) -> tuple[Tensor, Tensor]:
         joint, common = self.log_joint(x)
         return joint.logsumexp(0).double() + common, joint.argmax(0)
 
@@ -143,7 +150,7 @@ class Diagonal(Covariance):
             x, self._means, self._precisions, self._constant, not self._fast, self._fast
         )
 
-    def log_density(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _log_density(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return diagonal_log_density(x, self._means, self._precisions, self._constant, self._fast)
 
     def em(self, x: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -429,8 +436,11 @@ def full_log_density(
         int64 ``[N]``: the most probable one.
     """
     gaussians = Full.of_constant(x, means, precisions_cholesky, constant, fast)
-    joint, _ = gaussians.log_joint(x, prune=True)
-    return joint.logsumexp(0).double(), joint.argmax(0)
+    density, component = _full_log_density_fake(x, means, precisions_cholesky, constant)
+    for rows in gaussians.blocks(x):
+        joint, _ = gaussians.log_joint(x[rows], prune=True)
+        density[rows], component[rows] = joint.logsumexp(0).double(), joint.argmax(0)
+    return density, component
 
 
 COVARIANCES: dict[str, type[Covariance]] = {

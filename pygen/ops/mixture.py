@@ -186,12 +186,14 @@ def log_density(
     """
     _check(x, log_weights, means, precisions_cholesky, covariance_type, precision)
     gaussians = _gaussians(x, log_weights, means, precisions_cholesky, covariance_type, precision)
+    if precision != "exact":
+        log_prob_norm, component = gaussians.log_density(x)
+        return log_prob_norm.to(x.dtype), component
     log_prob_norm, component = _log_density_fake(
         x, log_weights, means, precisions_cholesky, covariance_type
     )
     for rows in gaussians.blocks(x):
-        block = x[rows].double() if precision == "exact" else x[rows]
-        found, component[rows] = gaussians.log_density(block)
+        found, component[rows] = gaussians.log_density(x[rows].double())
         log_prob_norm[rows] = found.to(x.dtype)
     return log_prob_norm, component
 

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 from torch.nn.utils import parametrizations
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -92,6 +93,34 @@ def test_they_are_runs_of_one():
     assert "2 Conv2d (its result is returned)" in str(report)
     pygen.restore(network)
     assert [type(layer) for layer in network] == [nn.Conv2d] * 3
+
+
+def test_what_is_said_of_a_layer_that_nobody_calls(capsys):
+    pygen.accelerate(nn.Conv2d(3, 8, 4, 2, 1))
+    assert " Conv2d (no forward that can be traced calls it)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("follows", [False, True])
+def test_results_can_be_viewed_as_without_acceleration(follows):
+    layers = [nn.Conv2d(3, 32, 4, 2, 1), nn.ReLU(), nn.Conv2d(32, 64, 4, 2, 1)]
+    network = nn.Sequential(nn.Sequential(*layers), nn.Conv2d(64, 64, 4, 2, 1))
+    if follows:
+        network.append(nn.ReLU())
+    pygen.accelerate(network, verbose=False)
+    x = torch.randn(16, 3, 32, 32)
+    assert network[0](x).is_contiguous()
+    network(x).view(16, -1)
+
+
+def test_derivatives_in_forward_mode():
+    layer, other = pair("halves", torch.float32)
+    x, tangent = torch.randn(2, 16, 32, 32, 32)
+    found = []
+    for each in (layer, other):
+        with forward_ad.dual_level():
+            y = each(forward_ad.make_dual(x, tangent))
+            found.append(forward_ad.unpack_dual(y).tangent)
+    torch.testing.assert_close(*found)
 
 
 def test_hooks_and_copies():

@@ -28,7 +28,7 @@ void weight_gradient(bool tiled, const int64_t* sizes, const int64_t* strides, c
                      float* out) {
   const WeightGradientKernels<float>& k = tiled ? kernels::kTiledGradientFloat : kernels::kDirectGradientFloat;
   const WeightGradient<float> a = {sizes[0], sizes[1], sizes[2],
-                                   sizes[3], sizes[4], 1,
+                                   sizes[3], sizes[4], 1 + sizes[0] % 2,
                                    small,    big,      {out, strides[0], strides[1], strides[2], strides[3]}};
   std::vector<float> scratch(k.scratch_size(a));
   for (int64_t item = 0; item < k.items(a); ++item) k.run(a, item, scratch.data());

@@ -96,6 +96,19 @@ def test_rows_far_from_all_and_components_of_no_weight(covariance_type):
         torch.testing.assert_close(mine, wanted, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("value", [torch.inf, torch.nan])
+@pytest.mark.parametrize("covariance_type", ["diag", "full"])
+def test_rows_that_are_not_finite_are_in_no_moment(covariance_type, value):
+    parameters = mixture(covariance_type, 4, 3)
+    x = torch.randn(50, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    _, _, *sums, _ = reference(x[1:], *parameters, covariance_type)
+    x[0, 1] = value
+    *got, total = em_statistics(x, *parameters, covariance_type)
+    assert not total.isfinite()
+    for mine, wanted in zip(got, sums, strict=True):
+        torch.testing.assert_close(mine, wanted, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("covariance_type", ["diag", "full"])
 def test_the_same_bits_with_any_number_of_threads(covariance_type):
     parameters = mixture(covariance_type, 6, 5)
