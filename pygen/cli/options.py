@@ -28,7 +28,7 @@ class Demo:
 
     data: str = "digits"
     """digits, mnist, fashion_mnist, cifar10, or the path of a data set with labels. On two cores
-    digits take two minutes, mnist and cifar10 an hour or more."""
+    digits take two minutes, mnist 20 or more, cifar10 an hour or more."""
     out: Path = Path("runs/demo")
     """The folder for index.html, the pictures and the fitted models."""
     seed: int = 0
