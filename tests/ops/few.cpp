@@ -1,7 +1,7 @@
 // The CPU's kernels of mixtures with few features, one instruction set's, for ctypes.
-#include <vector>
-
 #include "csrc/mixture/few.h"
+
+#include <vector>
 
 using namespace pygen;
 namespace kernels = pygen::PYGEN_ISA;
