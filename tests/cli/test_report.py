@@ -139,7 +139,11 @@ def test_a_run_with_codes_in_the_plane(runs: Runs) -> None:
     quantiles = torch.distributions.Normal(0, 1).icdf((torch.arange(10) + 0.5) / 10)
     # Row by row from above: the second number falls, the first grows along each row.
     codes = torch.tensor([[x, y] for y in reversed(quantiles.tolist()) for x in quantiles.tolist()])
-    assert picture(page, "10 rows of 10 images") == png_bytes(grid(model.decode(codes), 10))
+    shown = np.asarray(Image.open(io.BytesIO(picture(page, "10 rows of 10 images"))), int)
+    # Quantiles by another function differ in the last bit, and so may a pixel's rounding.
+    expected = np.asarray(Image.open(io.BytesIO(png_bytes(grid(model.decode(codes), 10)))), int)
+    assert shown.shape == expected.shape
+    assert abs(shown - expected).max() <= 1
     images, _ = pygen.data.load("digits", "test")
     chosen = images[np.random.default_rng(0).choice(len(images), 40, replace=False)]
     again = model.reconstruct(chosen)
