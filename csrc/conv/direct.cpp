@@ -195,8 +195,8 @@ void run(const Correlation<T>& a, int64_t item, T* tile) {
       const bool is_whole = count == shape.columns && rows == kRows;
       T *place = to + group * kRows * stride + at, *sums = is_whole ? place : tile;
       const int64_t step = is_whole ? stride : shape.columns;
-      shape.columns == kLanes<T> ? multiply<T, Left::kBlocks, 1>(rows_left, right, shape.depth, sums, step)
-                                 : multiply<T, Left::kBlocks>(rows_left, right, shape.depth, sums, step);
+      shape.columns == kLanes<T> ? multiply<T, 1>(rows_left, right, shape.depth, sums, step)
+                                 : multiply<T>(rows_left, right, shape.depth, sums, step);
       if (!is_whole)
         for (int64_t i = 0; i < rows; ++i) std::memcpy(place + i * stride, tile + i * step, count * sizeof(T));
     }

@@ -58,13 +58,12 @@ inline void multiply_chunk(const T* left, const T* right, int64_t k, bool adds, 
     }
 }
 
-// For any k.
-template <class T, Left kLeft, int kSums = kWide>
+// For any k, in blocks.
+template <class T, int kSums = kWide>
 void multiply(const T* left, const T* right, int64_t k, T* out, int64_t stride = kSums * kLanes<T>) {
-  constexpr int64_t kHeight = kLeft == Left::kBlocks ? kRows : kHigh<T>;
   for (int64_t begin = 0; begin < k; begin += kChunk)
-    multiply_chunk<T, kLeft, kSums>(left + begin * kHeight, right + begin * kSums * kLanes<T>, least(kChunk, k - begin),
-                                    begin > 0, out, stride);
+    multiply_chunk<T, Left::kBlocks, kSums>(left + begin * kRows, right + begin * kSums * kLanes<T>,
+                                            least(kChunk, k - begin), begin > 0, out, stride);
 }
 
 // The first `count` lanes of what is in memory, or all; others are 0.

@@ -1,4 +1,4 @@
-// Mixtures with few features and components on the CPU. CMake compiles this file once per instruction set, PYGEN_ISA
+// Mixtures with few features on the CPU. CMake compiles this file once per instruction set, PYGEN_ISA
 // naming the namespace. Sums run in an order that depends on the sizes alone, never on the threads.
 #include "few.h"
 

@@ -9,12 +9,11 @@
 
 namespace pygen {
 
-// Null where pairs pay.
+// Null where bounds and pairs pay.
 template <class T>
 const FewKernels<T>* few(bool dependent, int64_t components, int64_t dims) {
-  constexpr int64_t kMostFeatures = 127;  // beyond, bounds on densities tell most components apart
   const int64_t numbers = components * dims * (dependent ? dims : 1);
-  if (dims > kMostFeatures || numbers > (dependent ? kFewDependent : kFewIndependent)) return nullptr;
+  if (dims >= kScreenedColumns || numbers > (dependent ? kFewDependent : kFewIndependent)) return nullptr;
   const FewOfBoth<T>* kernels;
   if constexpr (sizeof(T) == 4)
     kernels = &PYGEN_BEST(kFewFloat);
@@ -23,16 +22,15 @@ const FewKernels<T>* few(bool dependent, int64_t components, int64_t dims) {
   return dependent ? &kernels->dependent : &kernels->independent;
 }
 
-// By parts of the rows, a few hundred at least, whose sums take a few MB at most. Adds to counts and first, writes
-// second and gives the log-likelihood.
+// By parts of the rows, a few hundred at least and whole groups of them in any instruction set, whose sums take a few
+// MB at most. Writes counts, first and second and gives the log-likelihood.
 template <class T>
 double few_em(const FewKernels<T>& kernels, const Few<T>& a, const double* weights, double* counts, double* first,
               double* second) {
-  constexpr int64_t kNumbers = int64_t{1} << 19, kLeast = 512, kMost = 64, kFewest = 8;
+  constexpr int64_t kNumbers = int64_t{1} << 19, kLeast = 512, kMost = 64, kFewest = 8, kGroup = 64;
   const FewSizes size = kernels.sizes(a);
   const int64_t most = std::clamp(kNumbers / size.sums, kFewest, kMost),
-                rows = std::max(kLeast, ((a.n + most - 1) / most + kLeast / 8 - 1) / (kLeast / 8) * (kLeast / 8)),
-                parts = (a.n + rows - 1) / rows;
+                rows = std::max(kLeast, (a.n / most + kGroup) / kGroup * kGroup), parts = (a.n + rows - 1) / rows;
   std::vector<double> found(parts * size.sums);
   torch::stable::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
     std::vector<double> scratch(size.scratch);
@@ -41,6 +39,8 @@ double few_em(const FewKernels<T>& kernels, const Few<T>& a, const double* weigh
                  found.data() + part * size.sums);
   });
   double log_likelihood = 0;
+  std::fill_n(counts, a.components, 0.0);
+  std::fill_n(first, size.first, 0.0);
   std::fill_n(second, size.second, 0.0);
   const auto add = [](const double* from, int64_t n, double* to) {
     for (int64_t i = 0; i < n; ++i) to[i] += from[i];

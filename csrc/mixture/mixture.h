@@ -25,6 +25,7 @@ using AddMoments = void (*)(const Moments<T>& moments, int64_t begin, int64_t en
 // of the components side by side, and constants [stride], -inf beyond the components. Sums over the columns are lowered
 // by kSlack of themselves, which is more than what rounding to T may add; so are the constants raised.
 constexpr double kSlack = 1e-5;
+constexpr int64_t kScreenedColumns = 128;  // features from which on they pay
 
 template <class T>
 struct Screen {

@@ -137,8 +137,7 @@ struct FewParameters {
   const Few<T> kernel;
 };
 
-// Columns and components from which on bounds pay.
-constexpr int64_t kScreenedColumns = 128, kScreenedComponents = 3;
+constexpr int64_t kScreenedComponents = 3;  // from which on bounds pay
 
 // Some columns of the parameters, spread over the row: on MNIST a sixth of them shows of 96 components in 100 that they
 // do not matter to a row.
