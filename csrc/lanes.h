@@ -2,6 +2,9 @@
 // so that no copy compiled for one instruction set is linked into code for another.
 #pragma once
 #include <cstring>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 namespace pygen::PYGEN_ISA {
 namespace {
@@ -21,6 +24,19 @@ struct Vector {
   // Not by value: how a vector is returned depends on the instruction set.
   static void load(const T* from, Lanes& lanes) { std::memcpy(&lanes, from, sizeof lanes); }
   static void store(const Lanes& lanes, T* to) { std::memcpy(to, &lanes, sizeof lanes); }
+  // Past the caches, for what is too large to be found there when it is read; `to` is aligned to a line of them, which
+  // a vector must fill. `streamed` comes before another thread reads it.
+#ifdef __AVX512F__
+  static constexpr bool kStreams = true;
+  static void stream(const Lanes& lanes, T* to) {
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(to), reinterpret_cast<const __m512i&>(lanes));
+  }
+  static void streamed() { _mm_sfence(); }
+#else
+  static constexpr bool kStreams = false;
+  static void stream(const Lanes& lanes, T* to) { store(lanes, to); }
+  static void streamed() {}
+#endif
   static T sum(const Lanes& lanes) {
     T parts[kLanes];
     store(lanes, parts);

@@ -19,6 +19,7 @@ struct Shape {
   int64_t columns, panels;
   int64_t rows, strips;    // of the small picture for an item, and such items
   int64_t images, blocks;  // of an item, where a strip is a whole picture; and such items of a part
+  bool gathers;            // the left matrix: rows of `up` are the pixels, if they fill vectors
 
   explicit Shape(const Correlation<T>& a)
       : numbers(a.channels * (a.up ? 1 : kTaps)),
@@ -36,6 +37,7 @@ struct Shape {
     const int64_t many = strips > 1 ? 1 : least(fitting / a.height, over(kPositions, a.height * a.width));
     images = least(many < 1 ? 1 : many, of_part);
     blocks = over(of_part, images);
+    gathers = !a.up || depth > numbers || a.width % kRows > 0;
   }
 };
 
@@ -110,18 +112,19 @@ void gather(const Correlation<T>& a, const Shape<T>& shape, const Strip& strip, 
     for (int64_t y = strip.first; y < strip.first + strip.count; ++y)
       for (int64_t x = 0; x < a.width; ++x, ++i) {
         const T* picture = a.x + image * size;
-        const T* from = a.up ? picture + (y * a.width + x) * a.channels : patch;
-        if (!a.up) copy_patch(picture, a.height, a.width, a.channels, y, x, patch);
-        put_row(shape, from, left + i / kRows * kRows * shape.depth + i % kRows * kLanes<T>);
+        T* to = left + i / kRows * kRows * shape.depth + i % kRows * kLanes<T>;
+        const bool is_vector = !a.up && shape.numbers == kLanes<T>;
+        if (!a.up) copy_patch(picture, a.height, a.width, a.channels, y, x, is_vector ? to : patch);
+        if (!is_vector) put_row(shape, a.up ? picture + (y * a.width + x) * a.channels : patch, to);
       }
 }
 
 // Row y of the result of `up`, from a picture's products [rows, width, panels * columns] that begin with row `first`.
-// Four of them meet in a pixel; `zeros` stand for those outside of the picture.
-template <class T>
+// Four of them meet in a pixel; `zeros` stand for those outside of the picture. A single channel is known beforehand.
+template <bool kSingle, class T>
 void meet(const Correlation<T>& a, const Shape<T>& shape, const T* products, int64_t first, int64_t y, const T* bias,
           const T* zeros, T* to) {
-  const int64_t stride = shape.panels * shape.columns, channels = a.out_channels;
+  const int64_t stride = shape.panels * shape.columns, channels = kSingle ? 1 : a.out_channels;
   const int64_t row = (y + 1) / 2 - 1, tap = y + 1 - 2 * row;
   const bool has_upper = row >= 0, has_lower = row + 1 < a.height;
   const T *upper = has_upper ? products + (row - first) * a.width * stride : zeros,
@@ -182,21 +185,29 @@ void run(const Correlation<T>& a, int64_t item, T* tile) {
     *left = bias + up_to(a.out_channels, kLanes<T>), *products = left + groups * kRows * shape.depth;
   std::memset(patch, 0, (shape.depth + width) * sizeof(T));
   for (int64_t m = 0; m < a.out_channels; ++m) bias[m] = a.bias ? a.bias[m] : T(0);
-  gather(a, shape, strip, patch, left);
+  if (shape.gathers) gather(a, shape, strip, patch, left);
+  const T* pixels = a.x + (strip.image * a.height + strip.first) * a.width * a.channels;  // of `up`
   const int64_t scale = a.up ? 2 : 1, out_row = scale * a.width * a.out_channels;
   T* out = a.out + scale * (strip.image * a.height + strip.top) * out_row;
   const int64_t stride = a.up ? width : a.out_channels;
   T* to = a.up ? products : out;
   for (int64_t panel = 0; panel < shape.panels; ++panel)
     for (int64_t group = 0; group < groups; ++group) {
-      const T *rows_left = left + group * kRows * shape.depth, *right = a.packed + panel * shape.depth * shape.columns;
+      const T* right = a.packed + panel * shape.depth * shape.columns;
       const int64_t at = panel * shape.columns, count = least(shape.columns, stride - at),
                     rows = least(kRows, positions - group * kRows);
       const bool is_whole = count == shape.columns && rows == kRows;
       T *place = to + group * kRows * stride + at, *sums = is_whole ? place : tile;
       const int64_t step = is_whole ? stride : shape.columns;
-      shape.columns == kLanes<T> ? multiply<T, 1>(rows_left, right, shape.depth, sums, step)
-                                 : multiply<T>(rows_left, right, shape.depth, sums, step);
+      const auto multiply_group = [&](auto vectors) {
+        constexpr int kSums = decltype(vectors)::value;
+        const int64_t at_row = group * kRows * shape.depth;
+        shape.gathers
+            ? multiply<T, Left::kBlocks, kSums>(left + at_row, right, shape.depth, sums, step)
+            : multiply<T, Left::kStrided, kSums>(pixels + at_row, right, shape.depth, sums, step, shape.depth);
+      };
+      shape.columns == kLanes<T> ? multiply_group(std::integral_constant<int, 1>())
+                                 : multiply_group(std::integral_constant<int, kWide>());
       if (!is_whole)
         for (int64_t i = 0; i < rows; ++i) std::memcpy(place + i * stride, tile + i * step, count * sizeof(T));
     }
@@ -206,8 +217,9 @@ void run(const Correlation<T>& a, int64_t item, T* tile) {
   if (a.up)
     for (int64_t image = 0; image < strip.images; ++image)
       for (int64_t y = 0; y < 2 * strip.rows; ++y)
-        meet(a, shape, products + image * of_picture * width, strip.first, 2 * strip.top + y, bias, zeros,
-             out + (image * 2 * a.height + y) * out_row);
+        (a.out_channels == 1 ? meet<true, T> : meet<false, T>)(a, shape, products + image * of_picture * width,
+                                                               strip.first, 2 * strip.top + y, bias, zeros,
+                                                               out + (image * 2 * a.height + y) * out_row);
   const int64_t numbers = strip.images * scale * strip.rows * out_row;
   if (a.activation != kNone)
     for (int64_t i = 0; i < numbers; i += kLanes<T>) {

@@ -32,16 +32,21 @@ int64_t scratch_size(const WeightGradient<T>& a) {
 // Patches of some positions, left [patch / high, count, high].
 template <class T>
 void gather(const WeightGradient<T>& a, int64_t first, int64_t count, T* patches, T* left) {
-  const int64_t size = patch_size(a);
+  const int64_t size = patch_size(a), picture = 4 * a.height * a.width * a.big_channels;
+  const bool is_short = size == kHigh<T>;  // then left is as patches are
+  int64_t x = first % a.width, y = first / a.width % a.height;
+  const T* from = a.big + first / (a.height * a.width) * picture;
   for (int64_t begin = 0; begin < count; begin += kPatches) {
     const int64_t n = least(kPatches, count - begin);
     for (int64_t i = 0; i < n; ++i) {
-      const int64_t pixel = first + begin + i, image = pixel / (a.height * a.width), y = pixel / a.width % a.height,
-                    x = pixel % a.width;
-      copy_patch(a.big + image * 4 * a.height * a.width * a.big_channels, a.height, a.width, a.big_channels, y, x,
-                 patches + i * size);
+      copy_patch(from, a.height, a.width, a.big_channels, y, x,
+                 is_short ? left + (begin + i) * size : patches + i * size);
+      if (++x < a.width) continue;
+      x = 0;
+      if (++y < a.height) continue;
+      y = 0, from += picture;
     }
-    for (int64_t k = 0; k < size; k += kHigh<T>)
+    for (int64_t k = 0; !is_short && k < size; k += kHigh<T>)
       for (int64_t i = 0; i < n; ++i)
         std::memcpy(left + k * count + (begin + i) * kHigh<T>, patches + i * size + k, kHigh<T> * sizeof(T));
   }

@@ -2,6 +2,7 @@
 // in float or double inside.
 #pragma once
 #include <algorithm>
+#include <array>
 #include <memory>
 #include <new>
 #include <optional>
@@ -102,20 +103,34 @@ T* scratch(int64_t size) {
 }
 
 // What a call needs between its passes, kept for the next one of the thread unless it is large: memory that was just
-// used is in the cache, and costs no page faults.
+// used is in the cache, and costs no page faults. Each of a few sizes has its own, so that a thread writes where it
+// wrote before: what another thread has in its cache costs many times as much where cores have caches of their own.
 enum class Use { kPacked, kGradient, kSums };
 template <class T, Use kUse>
 class Between {
  public:
   explicit Between(int64_t size) {
     constexpr size_t kKept = size_t{1} << 23;
-    thread_local Scratch memory;
     const size_t bytes = size * sizeof(T);
-    data_ = static_cast<T*>((bytes <= kKept ? memory : own_).of(bytes));
+    data_ = static_cast<T*>((bytes <= kKept ? kept(bytes) : own_).of(bytes));
   }
   T* data() const { return data_; }
 
  private:
+  static Scratch& kept(size_t bytes) {
+    struct Sized {
+      size_t bytes = 0;
+      Scratch memory;
+    };
+    thread_local std::array<Sized, 4> all;
+    thread_local size_t next = 0;
+    for (Sized& each : all)
+      if (each.bytes == bytes) return each.memory;
+    Sized& replaced = all[next++ % all.size()];
+    replaced.bytes = bytes;
+    return replaced.memory;
+  }
+
   Scratch own_;
   T* data_;
 };

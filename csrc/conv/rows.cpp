@@ -7,13 +7,15 @@
 namespace pygen::PYGEN_ISA {
 namespace {
 
-// Rows taken together, so that what belongs to a vector of channels is loaded once for many.
-constexpr int64_t kBlock = 32;
+// Rows and vectors of channels taken together: what belongs to channels is loaded once for many rows, and memory is
+// read nearly as it lies.
+constexpr int64_t kBlock = 32, kVectors = 16;
 
 template <class T>
 struct Channels {
   typename Vector<T>::Lanes mean, scale, shift;
 
+  Channels() = default;
   Channels(const Normalization<T>& a, int64_t channel, int64_t count) {
     load(a.mean + channel, count, mean);
     load(a.scale + channel, count, scale);
@@ -21,25 +23,30 @@ struct Channels {
   }
 };
 
-// Calls f(channel, count, rows from, rows to) for vectors of channels of some rows at a time.
+// Calls f(first channel, vectors, first row, end) for blocks of rows.
 template <class T, class F>
-inline void over_channels(int64_t n, int64_t channels, const F& f) {
+inline void over_blocks(int64_t n, int64_t channels, const F& f) {
+  const int64_t all = over(channels, kLanes<T>);
   for (int64_t begin = 0; begin < n; begin += kBlock)
-    for (int64_t channel = 0; channel < channels; channel += kLanes<T>)
-      f(channel, channels - channel, begin, begin + kBlock < n ? begin + kBlock : n);
+    for (int64_t vector = 0; vector < all; vector += kVectors)
+      f(vector * kLanes<T>, least(kVectors, all - vector), begin, least(begin + kBlock, n));
 }
 
 template <class T>
 void normalize(const Normalization<T>& a, int64_t n, const T* z, T* y) {
-  over_channels<T>(n, a.channels, [&](int64_t channel, int64_t count, int64_t begin, int64_t end) {
-    const Channels<T> c(a, channel, count);
-    for (int64_t i = begin; i < end; ++i) {
-      typename Vector<T>::Lanes lanes;
-      load(z + i * a.channels + channel, count, lanes);
-      lanes = (lanes - c.mean) * c.scale + c.shift;
-      activate<T>(a.activation, a.slope, &lanes, 1);
-      store<T>(lanes, count, y + i * a.channels + channel);
-    }
+  over_blocks<T>(n, a.channels, [&](int64_t channel, int64_t vectors, int64_t begin, int64_t end) {
+    Channels<T> c[kVectors];
+    for (int64_t v = 0; v < vectors; ++v)
+      c[v] = Channels<T>(a, channel + v * kLanes<T>, a.channels - channel - v * kLanes<T>);
+    for (int64_t i = begin; i < end; ++i)
+      for (int64_t v = 0; v < vectors; ++v) {
+        const int64_t first = channel + v * kLanes<T>, at = i * a.channels + first, count = a.channels - first;
+        typename Vector<T>::Lanes lanes;
+        load(z + at, count, lanes);
+        lanes = (lanes - c[v].mean) * c[v].scale + c[v].shift;
+        activate<T>(a.activation, a.slope, &lanes, 1);
+        store<T>(lanes, count, y + at);
+      }
   });
 }
 
@@ -97,36 +104,44 @@ inline void gradient_of_row(const Normalization<T>& a, const Channels<T>& c, con
 
 template <class T>
 void gradient_sums(const Normalization<T>& a, int64_t n, const T* grad, const T* z, double* sums) {
-  over_channels<T>(n, a.channels, [&](int64_t channel, int64_t count, int64_t begin, int64_t end) {
-    const Channels<T> c(a, channel, count);
-    typename Vector<T>::Lanes first = {}, second = {};
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t at = i * a.channels + channel;
-      typename Vector<T>::Lanes g, centred;
-      gradient_of_row(a, c, grad + at, z + at, count, g, centred);
-      first += g;
-      second += g * centred;
-    }
-    for (int i = 0; i < kLanes<T> && i < count; ++i) {
-      sums[channel + i] += first[i];
-      sums[a.channels + channel + i] += second[i];
+  over_blocks<T>(n, a.channels, [&](int64_t channel, int64_t vectors, int64_t begin, int64_t end) {
+    Channels<T> c[kVectors];
+    typename Vector<T>::Lanes first[kVectors] = {}, second[kVectors] = {};
+    for (int64_t v = 0; v < vectors; ++v)
+      c[v] = Channels<T>(a, channel + v * kLanes<T>, a.channels - channel - v * kLanes<T>);
+    for (int64_t i = begin; i < end; ++i)
+      for (int64_t v = 0; v < vectors; ++v) {
+        const int64_t from = channel + v * kLanes<T>, at = i * a.channels + from;
+        typename Vector<T>::Lanes g, centred;
+        gradient_of_row(a, c[v], grad + at, z + at, a.channels - from, g, centred);
+        first[v] += g;
+        second[v] += g * centred;
+      }
+    for (int64_t i = 0; i < least(vectors * kLanes<T>, a.channels - channel); ++i) {
+      sums[channel + i] += first[i / kLanes<T>][i % kLanes<T>];
+      sums[a.channels + channel + i] += second[i / kLanes<T>][i % kLanes<T>];
     }
   });
 }
 
 template <class T>
 void gradient(const Normalization<T>& a, const T* coefficients, int64_t n, const T* grad, const T* z, T* out) {
-  over_channels<T>(n, a.channels, [&](int64_t channel, int64_t count, int64_t begin, int64_t end) {
-    const Channels<T> c(a, channel, count);
-    typename Vector<T>::Lanes first, second;
-    load(coefficients + channel, count, first);
-    load(coefficients + a.channels + channel, count, second);
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t at = i * a.channels + channel;
-      typename Vector<T>::Lanes g, centred;
-      gradient_of_row(a, c, grad + at, z + at, count, g, centred);
-      store<T>(c.scale * g - first - second * centred, count, out + at);
+  over_blocks<T>(n, a.channels, [&](int64_t channel, int64_t vectors, int64_t begin, int64_t end) {
+    Channels<T> c[kVectors];
+    typename Vector<T>::Lanes first[kVectors], second[kVectors];
+    for (int64_t v = 0; v < vectors; ++v) {
+      const int64_t from = channel + v * kLanes<T>, count = a.channels - from;
+      c[v] = Channels<T>(a, from, count);
+      load(coefficients + from, count, first[v]);
+      load(coefficients + a.channels + from, count, second[v]);
     }
+    for (int64_t i = begin; i < end; ++i)
+      for (int64_t v = 0; v < vectors; ++v) {
+        const int64_t from = channel + v * kLanes<T>, at = i * a.channels + from, count = a.channels - from;
+        typename Vector<T>::Lanes g, centred;
+        gradient_of_row(a, c[v], grad + at, z + at, count, g, centred);
+        store<T>(c[v].scale * g - first[v] - second[v] * centred, count, out + at);
+      }
   });
 }
 

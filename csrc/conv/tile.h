@@ -22,20 +22,22 @@ inline int64_t over(int64_t n, int64_t d) { return (n + d - 1) / d; }
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t up_to(int64_t n, int64_t d) { return over(n, d) * d; }
 
-// How the left matrix [kRows, k] lies: by row inside of blocks of as many columns as a vector has lanes, or by column,
-// in as many rows as fill a vector.
-enum class Left { kBlocks, kColumns };
+// How the left matrix [kRows, k] lies: by row inside of blocks of as many columns as a vector has lanes; by column, in
+// as many rows as fill a vector; or by row, `left_stride` apart.
+enum class Left { kBlocks, kColumns, kStrided };
 template <class T>
 constexpr int kHigh = kLanes<T> > kRows ? kLanes<T> : kRows;
 
 // out [kRows, wide * lanes], `stride` from row to row, or what is added to it, of left [kRows, k] and right [k, wide *
-// lanes], `right_stride` from row to row, k <= kChunk; for blocks, k is a multiple of the lanes.
+// lanes], `right_stride` from row to row, k <= kChunk; but for columns, k is a multiple of the lanes.
 template <class T, Left kLeft, int kSums = kWide>
 inline void multiply_chunk(const T* left, const T* right, int64_t k, bool adds, T* out,
-                           int64_t stride = kSums * kLanes<T>, int64_t right_stride = kSums * kLanes<T>) {
+                           int64_t stride = kSums * kLanes<T>, int64_t right_stride = kSums * kLanes<T>,
+                           int64_t left_stride = 0) {
   using V = Vector<T>;
-  constexpr int kStep = kLeft == Left::kBlocks ? V::kLanes : 1;
-  constexpr int kNext = kLeft == Left::kBlocks ? V::kLanes * kRows : kHigh<T>;
+  constexpr int kStep = kLeft == Left::kColumns ? 1 : V::kLanes;
+  constexpr int kNext = kLeft == Left::kBlocks ? V::kLanes * kRows : kLeft == Left::kColumns ? kHigh<T> : V::kLanes;
+  const int64_t row = kLeft == Left::kStrided ? left_stride : kStep;
   typename V::Lanes sums[kRows][kSums] = {};
   for (int64_t j = 0; j < k; j += kStep, left += kNext) {
 #pragma GCC unroll 4
@@ -43,7 +45,7 @@ inline void multiply_chunk(const T* left, const T* right, int64_t k, bool adds, 
       typename V::Lanes columns[kSums];
       for (int v = 0; v < kSums; ++v) V::load(right + v * V::kLanes, columns[v]);
       for (int i = 0; i < kRows; ++i)
-        for (int v = 0; v < kSums; ++v) sums[i][v] += columns[v] * left[i * kStep + step];
+        for (int v = 0; v < kSums; ++v) sums[i][v] += columns[v] * left[i * row + step];
     }
   }
   for (int i = 0; i < kRows; ++i)
@@ -58,12 +60,14 @@ inline void multiply_chunk(const T* left, const T* right, int64_t k, bool adds, 
     }
 }
 
-// For any k, in blocks.
-template <class T, int kSums = kWide>
-void multiply(const T* left, const T* right, int64_t k, T* out, int64_t stride = kSums * kLanes<T>) {
+// For any k, in blocks or by row.
+template <class T, Left kLeft = Left::kBlocks, int kSums = kWide>
+void multiply(const T* left, const T* right, int64_t k, T* out, int64_t stride = kSums * kLanes<T>,
+              int64_t left_stride = 0) {
+  constexpr int64_t kWidth = kSums * kLanes<T>;
   for (int64_t begin = 0; begin < k; begin += kChunk)
-    multiply_chunk<T, Left::kBlocks, kSums>(left + begin * kRows, right + begin * kSums * kLanes<T>,
-                                            least(kChunk, k - begin), begin > 0, out, stride);
+    multiply_chunk<T, kLeft, kSums>(left + begin * (kLeft == Left::kBlocks ? kRows : 1), right + begin * kWidth,
+                                    least(kChunk, k - begin), begin > 0, out, stride, kWidth, left_stride);
 }
 
 // The first `count` lanes of what is in memory, or all; others are 0.

@@ -25,6 +25,7 @@ struct Shape {
   int64_t tiles;   // of a part of the batch
   int64_t blocks;  // of a part
   int64_t block;   // tiles of an item
+  bool streams;    // results, past the caches
 
   // From a point's matrix to the next: a line of the cache more than a power of 2, which would be in its way.
   static constexpr int64_t kRight = kChunk * kColumns<T> + kLanes<T>, kLeft = kBlock * kChunk + kLanes<T>,
@@ -43,6 +44,10 @@ struct Shape {
     blocks = over(tiles, block);
     strip = strip_of(panels, a.parts * blocks * targets);
     strips = over(panels, strip);
+    constexpr int64_t kCached = 8 << 20;  // bytes
+    const int64_t bytes = a.images * a.height * a.width * targets * a.out_channels * static_cast<int64_t>(sizeof(T));
+    streams = Vector<T>::kStreams && bytes > kCached && a.out_channels % kLanes<T> == 0 &&
+              reinterpret_cast<uintptr_t>(a.out) % sizeof(typename Vector<T>::Lanes) == 0;
   }
   // Of what is packed: [panels, parities, vectors * lanes, taps, columns].
   int64_t packed(int64_t panel, int64_t parity, int64_t channel) const {
@@ -223,7 +228,11 @@ void results(const Correlation<T>& a, const Shape<T>& shape, int64_t first, int6
     T* to = a.out + (((image * a.height + row) * step + y) * width + column * step + x) * a.out_channels + channel;
     const int64_t down = step * width * a.out_channels, right = step * a.out_channels, rows_left = a.height - row,
                   columns_left = a.width - column;
-    if (rows_left >= kTile && columns_left >= kTile && channels >= kLanes<T>) {
+    const bool is_whole = rows_left >= kTile && columns_left >= kTile && channels >= kLanes<T>;
+    if (is_whole && shape.streams) {
+#pragma GCC unroll 16
+      for (int r = 0; r < kTile * kTile; ++r) Vector<T>::stream(values[r], to + r / kTile * down + r % kTile * right);
+    } else if (is_whole) {
 #pragma GCC unroll 16
       for (int r = 0; r < kTile * kTile; ++r) Vector<T>::store(values[r], to + r / kTile * down + r % kTile * right);
     } else {
@@ -290,6 +299,7 @@ void run(const Correlation<T>& a, int64_t item, T* left) {
     for (int64_t v = 0; v < kWide; ++v)
       if (const int64_t channel = panel * kColumns<T> + v * kLanes<T>; channel < a.out_channels)
         results(a, shape, first, count, target, products + v * kLanes<T>, channel, moments);
+  if (shape.streams) Vector<T>::streamed();
 }
 
 template <class T>

@@ -155,12 +155,16 @@ def _outer(x: Tensor) -> Tensor:
     return _contiguous(x) if hasattr(x, _INNER) else x
 
 
-def _is_worth_it(x: Tensor, weight: Tensor) -> bool:
+def _is_worth_it(x: Tensor, convolution: Any) -> bool:
     """Whether the kernels' format is another, and the map not small beside the weights.
 
     The convolution of a single picture would take its weights to that format, too.
     """
-    return 4 * x.numel() >= weight.numel() and not (is_channels_last(x) or is_channels_last(weight))
+    weight = convolution.weight
+    # A pixel is spread to a map.
+    spreads = isinstance(convolution, nn.ConvTranspose2d) and x.shape[2:] == (1, 1)
+    numbers = x.shape[0] * weight[0].numel() if spreads else x.numel()
+    return 4 * numbers >= weight.numel() and not (is_channels_last(x) or is_channels_last(weight))
 
 
 def _compute(members: tuple[nn.Module, ...], x: Tensor, **geometry: Any) -> Tensor:
@@ -170,7 +174,7 @@ def _compute(members: tuple[nn.Module, ...], x: Tensor, **geometry: Any) -> Tens
     link = convolution.__dict__[LINK]
     _start(convolution, followers)
     is_inner = hasattr(x, _INNER)
-    if link.is_between and _is_worth_it(x, convolution.weight):
+    if link.is_between and _is_worth_it(x, convolution):
         x, is_inner = _channels_last(x), True
     transposed = isinstance(convolution, nn.ConvTranspose2d)
     norm = next((m for m in followers if isinstance(m, nn.BatchNorm2d)), None)

@@ -65,11 +65,13 @@ def accelerate(module: M, *, copy: bool = False, verbose: bool = True) -> M:
         module = copying.deepcopy(module)
     report = find_runs(module)
     restore(module)
-    starts = {run.names[0] for run in report.runs if len(run.names) > 1}
+    starts = {run.names[0] for run in report.runs}
     for run in report.runs:
         # The result of a convolution alone may be taken elsewhere, too.
-        is_between = {run.names[0], run.heir} <= starts and all(
-            has_faster_way(module.get_submodule(name)) for name in (run.names[0], run.heir)
+        is_between = (
+            len(run.names) > 1
+            and run.heir in starts
+            and all(has_faster_way(module.get_submodule(name)) for name in (run.names[0], run.heir))
         )
         join(tuple(module.get_submodule(name) for name in run.names), is_between)
     if verbose:

@@ -34,7 +34,9 @@ class _Norm(NamedTuple):
     def apply(self, z: Tensor) -> Tensor:
         if self.kind == "none":
             return z
-        parts = z.chunk(self.n_batches) if self.kind == "batch" else (z,)
+        # A single chunk's gradient would be copied.
+        is_one = self.kind == "running" or self.n_batches == 1
+        parts = (z,) if is_one else z.chunk(self.n_batches)
         results = [
             F.batch_norm(
                 part,
@@ -174,13 +176,12 @@ def _layer(
     slope: float,
 ) -> Tensor:
     _check(x, geometry.channels(weight), bias, norm, activation)
-    # A pass over the weights instead of one over the result; in the order of weights of several
-    # groups only a convolution's is that of the channels.
-    folds = x.numel() >= weight.numel() and not (geometry.transposed and geometry.groups > 1)
-    if norm.kind == "running" and folds:
+    device = x.device.type
+    (x,) = cast(tuple[Tensor], _autocast(device, x))
+    if norm.kind == "running" and geometry.folds(x, weight):
         weight, bias = norm.folded(geometry, weight, bias)
         norm = norm._replace(kind="none")
-    x, weight, bias = cast(tuple[Tensor, Tensor, Tensor], _autocast(x.device.type, x, weight, bias))
+    weight, bias = cast(tuple[Tensor, Tensor], _autocast(device, weight, bias))
     if slope >= 0 and geometry.has_operator(x, weight, bias):
         index = ACTIVATIONS.index(activation)
         if norm.kind == "none":

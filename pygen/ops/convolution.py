@@ -12,6 +12,8 @@ _HALF = (torch.bfloat16, torch.float16)
 _DTYPES = (torch.float32, torch.float64, *_HALF)
 # PyTorch multiplies half precision faster on a CPU than kernels that compute in float32 could.
 _LEFT_TO_PYTORCH = {"cpu": _HALF}
+# Of the smaller picture, from which on a pass over the weights costs less than leaving the layer to PyTorch.
+_LEAST_PIXELS = 128
 # Of the result, for which PyTorch's transposed convolution in half precision is slow.
 _FEW_MAPS = 4
 
@@ -71,6 +73,14 @@ class Geometry(NamedTuple):
     def has_operator(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         """Whether `pygen.ops.strided_conv` computes it. What does not fit is left to PyTorch to refuse."""
         return (
+            self._has_kernel(x, weight)
+            and x.dtype == weight.dtype == (x if bias is None else bias).dtype
+            and x.device == weight.device
+        )
+
+    def _has_kernel(self, x: Tensor, weight: Tensor) -> bool:
+        """As `has_operator`, but for what autocast may yet change of the weight."""
+        return (
             self[1:] == ((2, 2), (1, 1), (1, 1), 1, (0, 0))
             and x.dim() == weight.dim() == 4
             and weight.shape[2] == weight.shape[3] == 4
@@ -80,9 +90,28 @@ class Geometry(NamedTuple):
             and weight.numel() > 0
             and x.dtype in _DTYPES
             and x.dtype not in _LEFT_TO_PYTORCH.get(x.device.type, ())
-            and x.dtype == weight.dtype == (x if bias is None else bias).dtype
-            and x.device == weight.device
         )
+
+    def folds(self, x: Tensor, weight: Tensor) -> bool:
+        """Whether batch norm by running statistics is rather a pass over the weights.
+
+        In the order of weights of several groups only a convolution's is that of the channels.
+        """
+        if self.transposed and self.groups > 1:
+            return False
+        if self._map_size(x, weight) >= weight.numel():
+            return True
+        # Operators know no such norm: but for folding, the layer is left to PyTorch.
+        pixels = x.shape[0] * x.shape[2] * x.shape[3]
+        enough = (pixels if self.transposed else pixels // 4) >= _LEAST_PIXELS
+        return enough and self._has_kernel(x, weight)
+
+    def _map_size(self, x: Tensor, weight: Tensor) -> int:
+        """How many numbers the larger map has, x or else the result but for its edges."""
+        if not self.transposed:
+            return x.numel()
+        spread = weight.shape[2:] if self._is_product(x, weight) else torch.Size(self.stride)
+        return x.shape[0] * x.shape[2:].numel() * spread.numel() * self.channels(weight)
 
     def _is_product(self, x: Tensor, weight: Tensor) -> bool:
         """Whether every weight meets every picture once: the kernel spans the map, or spreads one pixel."""
@@ -129,12 +158,17 @@ class Geometry(NamedTuple):
         )
 
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        last = is_channels_last(x) or is_channels_last(weight)
-        matrix = _rows(weight, last)
+        """In the memory formats that PyTorch's convolution chooses."""
+        last_weight = is_channels_last(weight)
+        last = last_weight or is_channels_last(x)
         if not self.transposed:
-            rows = F.linear(_rows(x, last), matrix, bias)
+            rows = F.linear(_rows(x, last), _rows(weight, last), bias)
             return _maps(rows, torch.Size((weight.shape[0], 1, 1)), last)
+        # Of weights and result, the smaller is copied to the other's order.
+        order = last and (last_weight or self._map_size(x, weight) >= weight.numel())
         if bias is not None:
             pixels = weight.shape[2] * weight.shape[3]
-            bias = bias.repeat(pixels) if last else bias.repeat_interleave(pixels)
-        return _maps(F.linear(x.flatten(1), matrix.T, bias), weight.shape[1:], last)
+            bias = bias.repeat(pixels) if order else bias.repeat_interleave(pixels)
+        rows = F.linear(x.flatten(1), _rows(weight, order).T, bias)
+        maps = _maps(rows, weight.shape[1:], order)
+        return maps.contiguous(memory_format=torch.channels_last) if last else maps

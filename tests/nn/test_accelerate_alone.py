@@ -112,6 +112,36 @@ def test_results_can_be_viewed_as_without_acceleration(follows):
     network(x).view(16, -1)
 
 
+@pytest.mark.parametrize(("latent", "n_copies"), [(8, 0), (200, 2)])
+def test_maps_are_not_rearranged_around_convolutions_alone(latent, n_copies):
+    """As between runs; but after DCGAN's first layer, forward and back, where its weights are more."""
+    generator = nn.Sequential(
+        *(nn.ConvTranspose2d(latent, 32, 4), nn.BatchNorm2d(32), nn.ReLU()),
+        *(nn.ConvTranspose2d(32, 16, 4, 2, 1), nn.BatchNorm2d(16), nn.ReLU()),
+    )
+    discriminator = nn.Sequential(
+        *(nn.Conv2d(16, 32, 4, 2, 1), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 1, 4)),
+    )
+    torch.manual_seed(0)
+    network = nn.Sequential(generator, discriminator).double()
+    other = pygen.accelerate(network, copy=True, verbose=False)
+    x = torch.randn(64, latent, 1, 1).double()
+    expected = network(x)
+    copied = []
+
+    class Copies(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func.overloadpacket is torch.ops.aten.clone:
+                copied.append(args[0].shape)
+            return func(*args, **kwargs or {})
+
+    with Copies():
+        y = other(x)
+        y.sum().backward()
+    assert copied.count(torch.Size((64, 32, 4, 4))) == n_copies
+    torch.testing.assert_close(y, expected)
+
+
 def test_derivatives_in_forward_mode():
     layer, other = pair("halves", torch.float32)
     x, tangent = torch.randn(2, 16, 32, 32, 32)

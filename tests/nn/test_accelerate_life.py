@@ -157,6 +157,21 @@ def test_what_is_faster_apart_is_left_to_pytorch(n, side, training, n_runs):
     torch.testing.assert_close(y, network(x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("n", "n_runs"), [(7, 0), (8, 1)])
+def test_batch_norm_is_folded_where_there_are_more_weights_than_pixels(n, n_runs):
+    """For as few pictures as a pass over the weights is worth, in inference."""
+    network = nn.Sequential(nn.ConvTranspose2d(256, 99, 4, 2, 1), nn.BatchNorm2d(99), nn.ReLU())
+    torch.manual_seed(2)
+    x = torch.randn(64, 256, 4, 4)
+    with torch.no_grad():
+        network.train()(x)
+        other = pygen.accelerate(network.eval(), copy=True, verbose=False)
+        with Formats() as formats:
+            y = other(x[:n])
+        assert len(formats.channels_last) == n_runs
+        torch.testing.assert_close(y, network(x[:n]), rtol=1e-4, atol=1e-5)
+
+
 def test_no_weights_are_rearranged_for_one_picture():
     """There are more of them than of the picture's numbers."""
     network = nn.Sequential(

@@ -139,6 +139,7 @@ GEOMETRIES = {
     "spans its map": Layer(sides=(3, 4), kernel=(3, 4), padding=(0, 0), stride=(1, 1)),
     "one channel": Layer(inputs=1, outputs=1),
     "odd sides": Layer(sides=(5, 7)),
+    "many channels": Layer(inputs=8, outputs=270),
     "transposed": Layer(True),
     "transposed, one pixel": Layer(True, sides=(1, 1), padding=(0, 0), stride=(1, 1)),
     "transposed, one pixel and channel": Layer(

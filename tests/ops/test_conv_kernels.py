@@ -15,6 +15,9 @@ SIZES = [
     (70, 4, 4, 72, 9),
     (2, 8, 12, 20, 3),
     (1, 5, 4, 8, 70),
+    (3, 6, 8, 32, 1),
+    # The big picture is larger than what is left in the caches.
+    (9, 32, 32, 16, 64),
 ]
 
 
