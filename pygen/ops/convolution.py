@@ -1,5 +1,6 @@
 """Plain convolutions of any geometry, and which of them there are faster ways for."""
 
+import platform
 from typing import NamedTuple, cast
 
 import torch
@@ -10,8 +11,22 @@ from pygen.ops.strided_conv import is_channels_last
 
 _HALF = (torch.bfloat16, torch.float16)
 _DTYPES = (torch.float32, torch.float64, *_HALF)
-# PyTorch multiplies half precision faster on a CPU than kernels that compute in float32 could.
-_LEFT_TO_PYTORCH = {"cpu": _HALF}
+
+
+def _halves_of_the_cpu() -> tuple[torch.dtype, ...]:
+    """Those that it has instructions for, so that PyTorch multiplies them faster than float32."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return _HALF  # unknown
+    has_bfloat16 = torch.cpu._is_avx512_bf16_supported()
+    has_float16 = (
+        torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_fp16_supported()
+    )
+    return (torch.bfloat16,) * has_bfloat16 + (torch.float16,) * has_float16
+
+
+_LEFT_TO_PYTORCH = {"cpu": _halves_of_the_cpu()}
+# Others PyTorch multiplies many times slower there.
+_SLOW = {"cpu": tuple(dtype for dtype in _HALF if dtype not in _LEFT_TO_PYTORCH["cpu"])}
 # Of the smaller picture, from which on a pass over the weights costs less than leaving the layer to PyTorch.
 _LEAST_PIXELS = 128
 # Of the result, for which PyTorch's transposed convolution in half precision is slow.
@@ -22,6 +37,15 @@ Pair = int | tuple[int, int]
 
 def pair(value: Pair) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`torch.nn.functional.linear`, by way of float32 where a dtype is slow."""
+    if x.dtype not in _SLOW.get(x.device.type, ()):
+        return F.linear(x, weight, bias)
+    with torch.autocast(x.device.type, enabled=False):
+        y = F.linear(x.float(), weight.float(), None if bias is None else bias.float())
+        return y.to(x.dtype)
 
 
 def _rows(x: Tensor, last: bool) -> Tensor:
@@ -162,13 +186,13 @@ class Geometry(NamedTuple):
         last_weight = is_channels_last(weight)
         last = last_weight or is_channels_last(x)
         if not self.transposed:
-            rows = F.linear(_rows(x, last), _rows(weight, last), bias)
+            rows = _linear(_rows(x, last), _rows(weight, last), bias)
             return _maps(rows, torch.Size((weight.shape[0], 1, 1)), last)
         # Of weights and result, the smaller is copied to the other's order.
         order = last and (last_weight or self._map_size(x, weight) >= weight.numel())
         if bias is not None:
             pixels = weight.shape[2] * weight.shape[3]
             bias = bias.repeat(pixels) if order else bias.repeat_interleave(pixels)
-        rows = F.linear(x.flatten(1), _rows(weight, order).T, bias)
+        rows = _linear(x.flatten(1), _rows(weight, order).T, bias)
         maps = _maps(rows, weight.shape[1:], order)
         return maps.contiguous(memory_format=torch.channels_last) if last else maps

@@ -6,8 +6,10 @@ import torch
 from convolutions import ACTIVATIONS, FORMATS, Layer, eager, errors, fused, layers, results
 from hypothesis import given, settings
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pygen import ops
+from pygen.ops import convolution
 from pygen.ops.strided_conv import strided_conv_act
 from pygen.ops.strided_conv_bn import strided_conv_bn_act
 
@@ -43,9 +45,19 @@ def test_float64_is_exact(device, transposed, norm, activation):
         torch.testing.assert_close(value, expected[name], rtol=1e-10, atol=1e-12)
 
 
+@pytest.fixture(params=[True, False], ids=["instructions", "no instructions"])
+def half_precision_of_the_cpu(request, monkeypatch):
+    """Of a CPU that has instructions for it, or has not."""
+    both = (torch.bfloat16, torch.float16)
+    monkeypatch.setattr(convolution, "_LEFT_TO_PYTORCH", {"cpu": both if request.param else ()})
+    monkeypatch.setattr(convolution, "_SLOW", {"cpu": () if request.param else both})
+    return request.param
+
+
 @pytest.mark.parametrize("transposed", STRIDED)
+@pytest.mark.usefixtures("half_precision_of_the_cpu")
 def test_bfloat16_is_no_worse_than_eager_under_autocast(transposed):
-    """Root mean square of the errors, by result. Through the default the ratios are 1.0000."""
+    """Root mean square of the errors, by result. Left to PyTorch the ratios are 1.0000."""
     squares = defaultdict(lambda: [0.0, 0.0])
     for seed in range(20):
         layer = Layer(
@@ -65,6 +77,7 @@ def test_bfloat16_is_no_worse_than_eager_under_autocast(transposed):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.usefixtures("half_precision_of_the_cpu")
 def test_layers_all_in_half_precision(dtype, norm):
     """Parameters and running statistics too: the statistics are computed in float32, then rounded."""
     layer = Layer(norm=norm, batch=16)
@@ -358,6 +371,7 @@ def test_compile_fullgraph(device, cast, backend):
 
 
 @pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.usefixtures("half_precision_of_the_cpu")
 def test_under_autocast_as_eager(norm):
     for layer in (Layer(norm=norm, bias=True), Layer(norm=norm, bias=True, sides=(5, 5))):
         with torch.autocast("cpu", torch.bfloat16):
@@ -422,6 +436,38 @@ def test_errors():
         ops.conv_bn_act(x.double(), weight, **options)
     with pytest.raises(ValueError, match=r"bias must be \[3\]"):
         ops.conv_transpose_bn_act(x, weight[:3], five, **options)
+
+
+class Called(TorchDispatchMode):
+    """Operators, and the dtypes of their first arguments."""
+
+    def __init__(self):
+        super().__init__()
+        self.operators = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if args and isinstance(args[0], torch.Tensor):
+            self.operators.add((func.overloadpacket, args[0].dtype))
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["strided", "spans its map", "transposed, one pixel"])
+def test_half_precision_on_the_cpu(half_precision_of_the_cpu, name, dtype):
+    """Left to PyTorch, or computed by the kernels, or as a product in float32."""
+    layer = replace(GEOMETRIES[name], norm="none", bias=True)
+    with Called() as called:
+        found = results(layer, dtype, fused)
+    if name == "strided":
+        kernel = torch.ops.pygen.strided_conv_act, dtype
+        assert (kernel in called.operators) != half_precision_of_the_cpu
+    else:
+        product = dtype if half_precision_of_the_cpu else torch.float32
+        assert {d for name, d in called.operators if name is torch.ops.aten.addmm} == {product}
+    exact = results(layer, torch.float64, eager)
+    for key, value in found.items():
+        error = (value.double() - exact[key]).abs().max()
+        assert error <= 4 * torch.finfo(dtype).eps * exact[key].abs().max(), key
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
