@@ -102,33 +102,38 @@ T* scratch(int64_t size) {
   return static_cast<T*>(memory.of(size * sizeof(T)));
 }
 
-// What a call needs between its passes, kept for the next one of the thread unless it is large: memory that was just
-// used is in the cache, and costs no page faults. Each of a few sizes has its own, so that a thread writes where it
-// wrote before: what another thread has in its cache costs many times as much where cores have caches of their own.
+// What a call needs between its passes, kept for the next one of the thread unless it is very large: memory that was
+// just used is in the cache, and costs no page faults. Gradients, which threads read where they wrote, have a place for
+// each of the last few sizes, so that they also write where they wrote before: what is in another core's cache costs
+// many times as much where cores have caches of their own.
 enum class Use { kPacked, kGradient, kSums };
 template <class T, Use kUse>
 class Between {
  public:
   explicit Between(int64_t size) {
-    constexpr size_t kKept = size_t{1} << 23;
     const size_t bytes = size * sizeof(T);
     data_ = static_cast<T*>((bytes <= kKept ? kept(bytes) : own_).of(bytes));
   }
   T* data() const { return data_; }
 
  private:
+  static constexpr size_t kKept = size_t{1} << 26;  // bytes, of all sizes together
+  static constexpr size_t kSizes = kUse == Use::kGradient ? 4 : 1;
+
   static Scratch& kept(size_t bytes) {
     struct Sized {
       size_t bytes = 0;
       Scratch memory;
     };
-    thread_local std::array<Sized, 4> all;
-    thread_local size_t next = 0;
+    thread_local std::array<Sized, kSizes> all;  // the last used first
+    const auto place = std::find_if(all.begin(), all.end() - 1, [&](const Sized& each) { return each.bytes == bytes; });
+    if (kSizes > 1 && place->bytes != bytes) *place = Sized();
+    place->bytes = bytes;
+    std::rotate(all.begin(), place, place + 1);
+    size_t sum = 0;
     for (Sized& each : all)
-      if (each.bytes == bytes) return each.memory;
-    Sized& replaced = all[next++ % all.size()];
-    replaced.bytes = bytes;
-    return replaced.memory;
+      if ((sum += each.bytes) > kKept) each = Sized();
+    return all.front().memory;
   }
 
   Scratch own_;

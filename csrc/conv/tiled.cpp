@@ -44,9 +44,10 @@ struct Shape {
     blocks = over(tiles, block);
     strip = strip_of(panels, a.parts * blocks * targets);
     strips = over(panels, strip);
-    constexpr int64_t kCached = 8 << 20;  // bytes
+    // Bytes that stay in the caches until they are read, as they are at once if batch norm follows.
+    constexpr int64_t kCached = 8 << 20;
     const int64_t bytes = a.images * a.height * a.width * targets * a.out_channels * static_cast<int64_t>(sizeof(T));
-    streams = Vector<T>::kStreams && bytes > kCached && a.out_channels % kLanes<T> == 0 &&
+    streams = Vector<T>::kStreams && !a.moments && bytes > kCached && a.out_channels % kLanes<T> == 0 &&
               reinterpret_cast<uintptr_t>(a.out) % sizeof(typename Vector<T>::Lanes) == 0;
   }
   // Of what is packed: [panels, parities, vectors * lanes, taps, columns].

@@ -42,13 +42,14 @@ class Link:
     ----------
     modules : tuple of nn.Module
         The convolution, and its followers in order, if there are any.
-    is_between : bool
-        Whether only the next run sees the result, which then comes in the kernels' memory format.
+    heir : nn.Module, optional
+        The convolution of another run, if that alone sees the result. As long as it does its run's
+        work, the result comes in the kernels' memory format.
     """
 
-    def __init__(self, modules: tuple[nn.Module, ...], is_between: bool = False) -> None:
+    def __init__(self, modules: tuple[nn.Module, ...], heir: nn.Module | None = None) -> None:
         self.references = tuple(weakref.ref(module) for module in modules)
-        self.is_between = is_between
+        self.heir = None if heir is None else weakref.ref(heir)
         # The thread whose last result has not gone through the whole run.
         self.unfinished: int | None = None
 
@@ -57,12 +58,18 @@ class Link:
         modules = tuple(reference() for reference in self.references)
         return tuple(m for m in modules if m is not None) if None not in modules else ()
 
+    def is_between(self) -> bool:
+        """Whether the result goes to another run alone."""
+        heir = None if self.heir is None else self.heir()
+        return heir is not None and LINK in heir.__dict__ and not altered(heir)
+
     # Copies and files hold the modules themselves, which become those of the copied network.
     def __getstate__(self) -> dict[str, Any]:
-        return {"modules": self.modules(), "is_between": self.is_between}
+        heir = None if self.heir is None else self.heir()
+        return {"modules": self.modules(), "heir": heir}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["modules"], state["is_between"])  # type: ignore[misc]
+        self.__init__(state["modules"], state["heir"])  # type: ignore[misc]
 
 
 # Products of numbers below which a run takes longer than its layers do: without gradients, and with them.
@@ -161,9 +168,10 @@ def _is_worth_it(x: Tensor, convolution: Any) -> bool:
     The convolution of a single picture would take its weights to that format, too.
     """
     weight = convolution.weight
-    # A pixel is spread to a map.
-    spreads = isinstance(convolution, nn.ConvTranspose2d) and x.shape[2:] == (1, 1)
-    numbers = x.shape[0] * weight[0].numel() if spreads else x.numel()
+    is_up = isinstance(convolution, nn.ConvTranspose2d)
+    # The map that counts is the one that a pixel is spread to.
+    spreads = is_up and may_be_product(convolution) and x.shape[2:] == (1, 1)
+    numbers = x.shape[0] * weight.shape[1:].numel() if spreads else x.numel()
     return 4 * numbers >= weight.numel() and not (is_channels_last(x) or is_channels_last(weight))
 
 
@@ -173,8 +181,10 @@ def _compute(members: tuple[nn.Module, ...], x: Tensor, **geometry: Any) -> Tens
     convolution, *followers = members
     link = convolution.__dict__[LINK]
     _start(convolution, followers)
-    is_inner = hasattr(x, _INNER)
-    if link.is_between and _is_worth_it(x, convolution):
+    # With weights in that format the result would have it anyway.
+    is_inner = hasattr(x, _INNER) and not is_channels_last(convolution.weight)
+    is_between = link.is_between()
+    if is_between and _is_worth_it(x, convolution):
         x, is_inner = _channels_last(x), True
     transposed = isinstance(convolution, nn.ConvTranspose2d)
     norm = next((m for m in followers if isinstance(m, nn.BatchNorm2d)), None)
@@ -192,7 +202,7 @@ def _compute(members: tuple[nn.Module, ...], x: Tensor, **geometry: Any) -> Tens
     )
     if norm is not None and _counts(norm):
         norm.num_batches_tracked.add_(norm.n_batches)  # type: ignore[union-attr, arg-type]
-    if is_inner and link.is_between:
+    if is_inner and is_between:
         setattr(y, _INNER, True)
     elif is_inner:
         y = _contiguous(y)
@@ -331,14 +341,14 @@ _ACCELERATED: dict[type[nn.Module], type[nn.Module]] = {
 }
 
 
-def join(members: tuple[nn.Module, ...], is_between: bool = False) -> None:
+def join(members: tuple[nn.Module, ...], heir: nn.Module | None = None) -> None:
     """Make layers one run: their classes become the accelerated ones.
 
     Parameters
     ----------
-    members, is_between
+    members, heir
         As of `Link`.
     """
     for member in members:
         member.__class__ = _ACCELERATED[kind(member)]
-    setattr(members[0], LINK, Link(members, is_between))
+    setattr(members[0], LINK, Link(members, heir))

@@ -25,7 +25,7 @@ def _halves_of_the_cpu() -> tuple[torch.dtype, ...]:
 
 
 _LEFT_TO_PYTORCH = {"cpu": _halves_of_the_cpu()}
-# Others PyTorch multiplies many times slower there.
+# Others PyTorch multiplies slower there, mostly by far.
 _SLOW = {"cpu": tuple(dtype for dtype in _HALF if dtype not in _LEFT_TO_PYTORCH["cpu"])}
 # Of the smaller picture, from which on a pass over the weights costs less than leaving the layer to PyTorch.
 _LEAST_PIXELS = 128
@@ -41,7 +41,8 @@ def pair(value: Pair) -> tuple[int, int]:
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`torch.nn.functional.linear`, by way of float32 where a dtype is slow."""
-    if x.dtype not in _SLOW.get(x.device.type, ()):
+    is_one = x.dtype == weight.dtype == (x if bias is None else bias).dtype
+    if not is_one or x.dtype not in _SLOW.get(x.device.type, ()):
         return F.linear(x, weight, bias)
     with torch.autocast(x.device.type, enabled=False):
         y = F.linear(x.float(), weight.float(), None if bias is None else bias.float())
@@ -131,7 +132,7 @@ class Geometry(NamedTuple):
         return enough and self._has_kernel(x, weight)
 
     def _map_size(self, x: Tensor, weight: Tensor) -> int:
-        """How many numbers the larger map has, x or else the result but for its edges."""
+        """How many numbers the map has that weights are compared with: x, or what it is spread to."""
         if not self.transposed:
             return x.numel()
         spread = weight.shape[2:] if self._is_product(x, weight) else torch.Size(self.stride)
@@ -188,8 +189,10 @@ class Geometry(NamedTuple):
         if not self.transposed:
             rows = _linear(_rows(x, last), _rows(weight, last), bias)
             return _maps(rows, torch.Size((weight.shape[0], 1, 1)), last)
-        # Of weights and result, the smaller is copied to the other's order.
-        order = last and (last_weight or self._map_size(x, weight) >= weight.numel())
+        # Of weights and result, the smaller is copied to the other's order, if there are two.
+        is_one = weight.shape[1] == 1 or weight.shape[2:].numel() == 1
+        is_larger = self._map_size(x, weight) >= weight.numel()
+        order = last and (last_weight or is_one or is_larger)
         if bias is not None:
             pixels = weight.shape[2] * weight.shape[3]
             bias = bias.repeat(pixels) if order else bias.repeat_interleave(pixels)

@@ -142,6 +142,41 @@ def test_maps_are_not_rearranged_around_convolutions_alone(latent, n_copies):
     torch.testing.assert_close(y, expected)
 
 
+def viewed(module, args):
+    assert args[0].view(len(args[0]), -1).shape[1] == 512
+
+
+def hook(network):
+    network[3].register_forward_pre_hook(viewed)
+
+
+def replace_last(network):
+    network[3] = nn.Conv2d(32, 7, 3, padding=1).double()
+
+
+def rearrange_last(network):
+    network[3].to(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("copies", [False, True])
+@pytest.mark.parametrize("change", [hook, replace_last, rearrange_last])
+def test_memory_format_once_the_next_convolution_changed(change, copies):
+    """What comes to it is as the kernels arrange it only as long as nobody else sees it."""
+    torch.manual_seed(0)
+    layers = nn.Conv2d(16, 32, 4, 2, 1), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 5, 4)
+    network = nn.Sequential(*layers).double()
+    other = pygen.accelerate(network, copy=True, verbose=False)
+    if copies:
+        other = copy.deepcopy(other)
+    x = torch.randn(64, 16, 8, 8).double()
+    assert other(x).stride() == network(x).stride()
+    for each in (network, other):
+        torch.manual_seed(1)
+        change(each)
+    torch.testing.assert_close(other(x), network(x))
+    assert other(x).stride() == network(x).stride()
+
+
 def test_derivatives_in_forward_mode():
     layer, other = pair("halves", torch.float32)
     x, tangent = torch.randn(2, 16, 32, 32, 32)

@@ -155,6 +155,9 @@ GEOMETRIES = {
     "many channels": Layer(inputs=8, outputs=270),
     "transposed": Layer(True),
     "transposed, one pixel": Layer(True, sides=(1, 1), padding=(0, 0), stride=(1, 1)),
+    "transposed, one pixel, to one channel": Layer(
+        True, inputs=64, outputs=1, sides=(1, 1), padding=(0, 0), stride=(1, 1)
+    ),
     "transposed, one pixel and channel": Layer(
         True, inputs=1, outputs=1, sides=(1, 1), padding=(0, 0)
     ),
@@ -468,6 +471,18 @@ def test_half_precision_on_the_cpu(half_precision_of_the_cpu, name, dtype):
     for key, value in found.items():
         error = (value.double() - exact[key]).abs().max()
         assert error <= 4 * torch.finfo(dtype).eps * exact[key].abs().max(), key
+
+
+@pytest.mark.usefixtures("half_precision_of_the_cpu")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["strided", "spans its map", "transposed, one pixel"])
+def test_half_precision_of_x_alone_is_an_error(name, dtype):
+    """As for PyTorch's convolutions."""
+    layer = replace(GEOMETRIES[name], norm="none")
+    (conv, *_), x, _ = layer.modules(torch.float32)
+    function = ops.conv_transpose_bn_act if layer.transposed else ops.conv_bn_act
+    with pytest.raises(RuntimeError):
+        function(x.to(dtype), conv.weight, norm="none", stride=layer.stride, padding=layer.padding)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

@@ -16,8 +16,9 @@ SIZES = [
     (2, 8, 12, 20, 3),
     (1, 5, 4, 8, 70),
     (3, 6, 8, 32, 1),
-    # The big picture is larger than what is left in the caches.
-    (9, 32, 32, 16, 64),
+    (1, 64, 64, 32, 1),
+    # The big picture is larger than what is left in the caches, and not of whole tiles.
+    (6, 37, 42, 16, 64),
 ]
 
 
