@@ -17,10 +17,9 @@ def _halves_of_the_cpu() -> tuple[torch.dtype, ...]:
     """Those that it has instructions for, so that PyTorch multiplies them faster than float32."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return _HALF  # unknown
-    has_bfloat16 = torch.cpu._is_avx512_bf16_supported()
-    has_float16 = (
-        torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_fp16_supported()
-    )
+    # Private, but torch has no public names for them in 2.10 to 2.13.
+    has_bfloat16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)()
+    has_float16 = getattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", lambda: True)()
     return (torch.bfloat16,) * has_bfloat16 + (torch.float16,) * has_float16
 
 
