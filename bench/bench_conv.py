@@ -57,11 +57,13 @@ def test_inference(
         )
 
 
-def half(function: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """Under autocast to bfloat16."""
+def half(
+    function: Callable[[], Tensor], dtype: torch.dtype = torch.bfloat16
+) -> Callable[[], Tensor]:
+    """Under autocast."""
 
     def run() -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", dtype):
             return function()
 
     return run
@@ -87,6 +89,24 @@ def test_inference_beside_half_precision(versus: Callable[..., None], compiled: 
             roughly_close,
             peer_name=name,
             target=1.25,
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_inference_in_half_precision(versus: Callable[..., None], dtype: torch.dtype) -> None:
+    """Both under autocast: few pictures, as float16 takes PyTorch seconds on CPUs without instructions for it."""
+    network = generator().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    ours = pygen.accelerate(network, copy=True, verbose=False)
+    z = torch.randn(16, LATENT, 1, 1)
+    name = str(dtype).removeprefix("torch.")
+    with torch.no_grad():
+        versus(
+            f"conv, inference of DCGAN's generator, 16 x 1x32x32, channels_last, both in {name}",
+            half(lambda: ours(z), dtype),
+            half(lambda: network(z), dtype),
+            lambda mine, peers: roughly_close(mine.float(), peers),
+            peer_name=f"eager, {name}",
+            target=1.0,
         )
 
 

@@ -1,6 +1,10 @@
-"""Fixtures of all tests: where the real data lies, and the devices there are."""
+"""Fixtures of all tests: where the real data lies, and the devices there are.
+
+And makes what tests of several folders share importable: ``from operator_calls import OperatorCalls``.
+"""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +19,7 @@ import torch
 # Where plain PyTorch serves a GPU, its convolutions would take TF32's short mantissas; our kernels never do.
 torch.backends.cudnn.allow_tf32 = False
 
+sys.path.insert(0, str(Path(__file__).parent))
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
 

@@ -11,43 +11,53 @@ namespace {
 // read nearly as it lies.
 constexpr int64_t kBlock = 32, kVectors = 16;
 
+// What belongs to a vector of channels.
 template <class T>
 struct Channels {
   typename Vector<T>::Lanes mean, scale, shift;
+  typename Vector<T>::Lanes first = {}, second = {};  // sums, or coefficients
 
-  Channels() = default;
-  Channels(const Normalization<T>& a, int64_t channel, int64_t count) {
+  void load_from(const Normalization<T>& a, int64_t channel, const T* coefficients) {
+    const int64_t count = a.channels - channel;
     load(a.mean + channel, count, mean);
     load(a.scale + channel, count, scale);
     load(a.shift + channel, count, shift);
+    if (!coefficients) return;
+    load(coefficients + channel, count, first);
+    load(coefficients + a.channels + channel, count, second);
   }
 };
 
-// Calls f(first channel, vectors, first row, end) for blocks of rows.
-template <class T, class F>
-inline void over_blocks(int64_t n, int64_t channels, const F& f) {
-  const int64_t all = over(channels, kLanes<T>);
+// Calls f(channels, place, count) for vectors of channels of n rows, and finish(channels, channel, count) where a block
+// has ended; of a vector the first `count` lanes belong to channels, or all.
+template <class T, class F, class G>
+inline void over_blocks(const Normalization<T>& a, int64_t n, const T* coefficients, const F& f, const G& finish) {
+  constexpr int64_t kWidth = kVectors * kLanes<T>;
   for (int64_t begin = 0; begin < n; begin += kBlock)
-    for (int64_t vector = 0; vector < all; vector += kVectors)
-      f(vector * kLanes<T>, least(kVectors, all - vector), begin, least(begin + kBlock, n));
+    for (int64_t first = 0; first < a.channels; first += kWidth) {
+      const int64_t vectors = least(kVectors, over(a.channels - first, kLanes<T>));
+      Channels<T> channels[kVectors];
+      for (int64_t v = 0; v < vectors; ++v) channels[v].load_from(a, first + v * kLanes<T>, coefficients);
+      for (int64_t i = begin; i < least(begin + kBlock, n); ++i)
+        for (int64_t v = 0; v < vectors; ++v) {
+          const int64_t channel = first + v * kLanes<T>;
+          f(channels[v], i * a.channels + channel, a.channels - channel);
+        }
+      for (int64_t v = 0; v < vectors; ++v)
+        finish(channels[v], first + v * kLanes<T>, a.channels - first - v * kLanes<T>);
+    }
 }
 
 template <class T>
 void normalize(const Normalization<T>& a, int64_t n, const T* z, T* y) {
-  over_blocks<T>(n, a.channels, [&](int64_t channel, int64_t vectors, int64_t begin, int64_t end) {
-    Channels<T> c[kVectors];
-    for (int64_t v = 0; v < vectors; ++v)
-      c[v] = Channels<T>(a, channel + v * kLanes<T>, a.channels - channel - v * kLanes<T>);
-    for (int64_t i = begin; i < end; ++i)
-      for (int64_t v = 0; v < vectors; ++v) {
-        const int64_t first = channel + v * kLanes<T>, at = i * a.channels + first, count = a.channels - first;
-        typename Vector<T>::Lanes lanes;
-        load(z + at, count, lanes);
-        lanes = (lanes - c[v].mean) * c[v].scale + c[v].shift;
-        activate<T>(a.activation, a.slope, &lanes, 1);
-        store<T>(lanes, count, y + at);
-      }
-  });
+  const auto of_vector = [&](const Channels<T>& c, int64_t at, int64_t count) {
+    typename Vector<T>::Lanes lanes;
+    load(z + at, count, lanes);
+    lanes = (lanes - c.mean) * c.scale + c.shift;
+    activate<T>(a.activation, a.slope, &lanes, 1);
+    store<T>(lanes, count, y + at);
+  };
+  over_blocks<T>(a, n, nullptr, of_vector, [](const Channels<T>&, int64_t, int64_t) {});
 }
 
 // grad * act'(y)
@@ -104,45 +114,28 @@ inline void gradient_of_row(const Normalization<T>& a, const Channels<T>& c, con
 
 template <class T>
 void gradient_sums(const Normalization<T>& a, int64_t n, const T* grad, const T* z, double* sums) {
-  over_blocks<T>(n, a.channels, [&](int64_t channel, int64_t vectors, int64_t begin, int64_t end) {
-    Channels<T> c[kVectors];
-    typename Vector<T>::Lanes first[kVectors] = {}, second[kVectors] = {};
-    for (int64_t v = 0; v < vectors; ++v)
-      c[v] = Channels<T>(a, channel + v * kLanes<T>, a.channels - channel - v * kLanes<T>);
-    for (int64_t i = begin; i < end; ++i)
-      for (int64_t v = 0; v < vectors; ++v) {
-        const int64_t from = channel + v * kLanes<T>, at = i * a.channels + from;
-        typename Vector<T>::Lanes g, centred;
-        gradient_of_row(a, c[v], grad + at, z + at, a.channels - from, g, centred);
-        first[v] += g;
-        second[v] += g * centred;
-      }
-    for (int64_t i = 0; i < least(vectors * kLanes<T>, a.channels - channel); ++i) {
-      sums[channel + i] += first[i / kLanes<T>][i % kLanes<T>];
-      sums[a.channels + channel + i] += second[i / kLanes<T>][i % kLanes<T>];
+  const auto of_vector = [&](Channels<T>& c, int64_t at, int64_t count) {
+    typename Vector<T>::Lanes g, centred;
+    gradient_of_row(a, c, grad + at, z + at, count, g, centred);
+    c.first += g;
+    c.second += g * centred;
+  };
+  over_blocks<T>(a, n, nullptr, of_vector, [&](const Channels<T>& c, int64_t channel, int64_t count) {
+    for (int64_t i = 0; i < least(kLanes<T>, count); ++i) {
+      sums[channel + i] += c.first[i];
+      sums[a.channels + channel + i] += c.second[i];
     }
   });
 }
 
 template <class T>
 void gradient(const Normalization<T>& a, const T* coefficients, int64_t n, const T* grad, const T* z, T* out) {
-  over_blocks<T>(n, a.channels, [&](int64_t channel, int64_t vectors, int64_t begin, int64_t end) {
-    Channels<T> c[kVectors];
-    typename Vector<T>::Lanes first[kVectors], second[kVectors];
-    for (int64_t v = 0; v < vectors; ++v) {
-      const int64_t from = channel + v * kLanes<T>, count = a.channels - from;
-      c[v] = Channels<T>(a, from, count);
-      load(coefficients + from, count, first[v]);
-      load(coefficients + a.channels + from, count, second[v]);
-    }
-    for (int64_t i = begin; i < end; ++i)
-      for (int64_t v = 0; v < vectors; ++v) {
-        const int64_t from = channel + v * kLanes<T>, at = i * a.channels + from, count = a.channels - from;
-        typename Vector<T>::Lanes g, centred;
-        gradient_of_row(a, c[v], grad + at, z + at, count, g, centred);
-        store<T>(c[v].scale * g - first[v] - second[v] * centred, count, out + at);
-      }
-  });
+  const auto of_vector = [&](const Channels<T>& c, int64_t at, int64_t count) {
+    typename Vector<T>::Lanes g, centred;
+    gradient_of_row(a, c, grad + at, z + at, count, g, centred);
+    store<T>(c.scale * g - c.first - c.second * centred, count, out + at);
+  };
+  over_blocks<T>(a, n, coefficients, of_vector, [](const Channels<T>&, int64_t, int64_t) {});
 }
 
 template <class T>

@@ -61,9 +61,8 @@ inline void multiply_chunk(const T* left, const T* right, int64_t k, bool adds, 
 }
 
 // For any k, in blocks or by row.
-template <class T, Left kLeft = Left::kBlocks, int kSums = kWide>
-void multiply(const T* left, const T* right, int64_t k, T* out, int64_t stride = kSums * kLanes<T>,
-              int64_t left_stride = 0) {
+template <class T, Left kLeft, int kSums>
+void multiply(const T* left, const T* right, int64_t k, T* out, int64_t stride, int64_t left_stride = 0) {
   constexpr int64_t kWidth = kSums * kLanes<T>;
   for (int64_t begin = 0; begin < k; begin += kChunk)
     multiply_chunk<T, kLeft, kSums>(left + begin * (kLeft == Left::kBlocks ? kRows : 1), right + begin * kWidth,

@@ -67,12 +67,14 @@ def accelerate(module: M, *, copy: bool = False, verbose: bool = True) -> M:
     restore(module)
     starts = {run.names[0] for run in report.runs}
     for run in report.runs:
-        members = tuple(module.get_submodule(name) for name in run.names)
-        heir = module.get_submodule(run.heir) if run.heir in starts else None
         # The result of a convolution alone may be taken elsewhere, too.
-        if len(members) == 1 or not (has_faster_way(members[0]) and heir and has_faster_way(heir)):
-            heir = None
-        join(members, heir)
+        is_between = (
+            len(run.names) > 1
+            and run.heir in starts
+            and all(has_faster_way(module.get_submodule(name)) for name in (run.names[0], run.heir))
+        )
+        members = tuple(module.get_submodule(name) for name in run.names)
+        join(members, module.get_submodule(run.heir) if is_between else None)
     if verbose:
         print(f"pygen.accelerate({type(module).__name__}): {report}")
     return module

@@ -24,8 +24,6 @@ def _halves_of_the_cpu() -> tuple[torch.dtype, ...]:
 
 
 _LEFT_TO_PYTORCH = {"cpu": _halves_of_the_cpu()}
-# Others PyTorch multiplies slower there, mostly by far.
-_SLOW = {"cpu": tuple(dtype for dtype in _HALF if dtype not in _LEFT_TO_PYTORCH["cpu"])}
 # Of the smaller picture, from which on a pass over the weights costs less than leaving the layer to PyTorch.
 _LEAST_PIXELS = 128
 # Of the result, for which PyTorch's transposed convolution in half precision is slow.
@@ -38,10 +36,15 @@ def pair(value: Pair) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
+def _is_left_to_pytorch(x: Tensor) -> bool:
+    return x.dtype in _LEFT_TO_PYTORCH.get(x.device.type, ())
+
+
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`torch.nn.functional.linear`, by way of float32 where a dtype is slow."""
-    is_one = x.dtype == weight.dtype == (x if bias is None else bias).dtype
-    if not is_one or x.dtype not in _SLOW.get(x.device.type, ()):
+    """`torch.nn.functional.linear`; on a CPU without instructions for half precision by way of float32."""
+    fits = x.dtype == weight.dtype == (x if bias is None else bias).dtype
+    is_slow = x.device.type == "cpu" and x.dtype in _HALF and not _is_left_to_pytorch(x)
+    if not (fits and is_slow):
         return F.linear(x, weight, bias)
     with torch.autocast(x.device.type, enabled=False):
         y = F.linear(x.float(), weight.float(), None if bias is None else bias.float())
@@ -113,7 +116,7 @@ class Geometry(NamedTuple):
             and x.numel() > 0
             and weight.numel() > 0
             and x.dtype in _DTYPES
-            and x.dtype not in _LEFT_TO_PYTORCH.get(x.device.type, ())
+            and not _is_left_to_pytorch(x)
         )
 
     def folds(self, x: Tensor, weight: Tensor) -> bool:
@@ -158,7 +161,7 @@ class Geometry(NamedTuple):
             and weight.shape[1] <= _FEW_MAPS
             and weight.shape[2] == weight.shape[3] == 4
             and x.numel() > 0
-            and x.dtype in _LEFT_TO_PYTORCH.get(x.device.type, ())
+            and _is_left_to_pytorch(x)
             and not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
         )
 

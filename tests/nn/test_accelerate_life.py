@@ -12,12 +12,10 @@ from published_forms import CHANNELS, FORMS, LATENT, WIDTH, weights_init
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parametrizations
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import pygen
 from pygen.nn import accelerated
-from pygen.ops.strided_conv import is_channels_last
 
 
 @pytest.fixture
@@ -106,92 +104,6 @@ def test_memory_formats(pair, x):
         assert other(each).stride() == network(each).stride()
     other[3].register_forward_hook(lambda module, x, y: None)
     assert other[:4](x).stride() == network[:4](x).stride()
-
-
-class Formats(TorchDispatchMode):
-    """Of what the operators for DCGAN's convolutions are given."""
-
-    def __init__(self):
-        super().__init__()
-        self.channels_last = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.namespace == "pygen":
-            self.channels_last.append(is_channels_last(args[0]))
-        return func(*args, **kwargs or {})
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_the_kernels_memory_format_between_runs_alone(training):
-    """Each layer would arrange its pictures anew, forward and backward."""
-    network = nn.Sequential(
-        *(nn.Conv2d(3, 8, 4, 2, 1), nn.ReLU(), nn.Conv2d(8, 9, 4, 2, 1), nn.BatchNorm2d(9)),
-        *(nn.Conv2d(9, 7, 4, 2, 1), nn.BatchNorm2d(7), nn.Tanh()),
-    ).double()
-    other = pygen.accelerate(network, copy=True, verbose=False)
-    for each in (network, other):
-        each.train(training)
-    x = torch.randn(16, 3, 16, 16, generator=torch.Generator().manual_seed(2)).double()
-    with Formats() as formats:
-        y = other(x)
-    assert formats.channels_last == [True, True, True]
-    assert y.stride() == network(x).stride()
-    gradient = torch.ones_like(y)
-    with Formats() as formats:
-        y.backward(gradient)
-    assert formats.channels_last == [False, True, True]
-
-
-@pytest.mark.parametrize(
-    ("n", "side", "training", "n_runs"),
-    [(64, 8, True, 1), (64, 4, True, 0), (4, 8, True, 0), (64, 8, False, 0)],
-)
-def test_what_is_faster_apart_is_left_to_pytorch(n, side, training, n_runs):
-    """In float32 on a CPU: small pictures, small batches, and inference of narrow convolutions."""
-    network = nn.Sequential(nn.Conv2d(32, 64, 4, 2, 1), nn.BatchNorm2d(64), nn.ReLU())
-    other = pygen.accelerate(network.train(training), copy=True, verbose=False)
-    x = torch.randn(n, 32, side, side, generator=torch.Generator().manual_seed(2))
-    with torch.set_grad_enabled(training), Formats() as formats:
-        y = other(x)
-    assert len(formats.channels_last) == n_runs
-    torch.testing.assert_close(y, network(x), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(("n", "n_runs"), [(7, 0), (8, 1)])
-def test_batch_norm_is_folded_where_there_are_more_weights_than_pixels(n, n_runs):
-    """For as few pictures as a pass over the weights is worth, in inference."""
-    network = nn.Sequential(nn.ConvTranspose2d(256, 99, 4, 2, 1), nn.BatchNorm2d(99), nn.ReLU())
-    torch.manual_seed(2)
-    x = torch.randn(64, 256, 4, 4)
-    with torch.no_grad():
-        network.train()(x)
-        other = pygen.accelerate(network.eval(), copy=True, verbose=False)
-        with Formats() as formats:
-            y = other(x[:n])
-        assert len(formats.channels_last) == n_runs
-        torch.testing.assert_close(y, network(x[:n]), rtol=1e-4, atol=1e-5)
-
-
-def test_no_weights_are_rearranged_for_one_picture():
-    """There are more of them than of the picture's numbers."""
-    network = nn.Sequential(
-        *(nn.ConvTranspose2d(32, 16, 4, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()),
-        *(nn.ConvTranspose2d(16, 3, 4, 2, 1), nn.Tanh()),
-    ).eval()
-    other = pygen.accelerate(network, copy=True, verbose=False)
-    shapes = []
-
-    class Copies(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            if func.overloadpacket in (torch.ops.aten.clone, torch.ops.aten._to_copy):
-                shapes.append(args[0].shape)
-            return func(*args, **kwargs or {})
-
-    x = torch.randn(1, 32, 2, 2, generator=torch.Generator().manual_seed(2))
-    with torch.no_grad(), Copies():
-        y = other(x)
-    assert not shapes
-    torch.testing.assert_close(y, network(x))
 
 
 def test_what_batch_norm_wants_to_know(pair):

@@ -18,6 +18,7 @@ ACTIVATIONS = {
     "sigmoid": nn.Sigmoid,
 }
 FORMATS = [torch.contiguous_format, torch.channels_last]
+NORMS = ["batch", "running", "none"]
 
 
 @dataclass
@@ -102,6 +103,23 @@ class Layer:
         grad = draw(self.batch, self.outputs, *self.result_sides()).to(dtype).to(device)
         layers = [conv, norm, ACTIVATIONS[self.activation]()]
         return [layer and layer.to(device) for layer in layers], x, grad
+
+
+GEOMETRIES = {
+    "strided": Layer(),
+    "spans its map": Layer(sides=(3, 4), kernel=(3, 4), padding=(0, 0), stride=(1, 1)),
+    "one channel": Layer(inputs=1, outputs=1),
+    "odd sides": Layer(sides=(5, 7)),
+    "many channels": Layer(inputs=8, outputs=270),
+    "transposed": Layer(True),
+    "transposed, one pixel": Layer(True, sides=(1, 1), padding=(0, 0), stride=(1, 1)),
+    "transposed, one pixel, to one channel": Layer(
+        True, inputs=64, outputs=1, sides=(1, 1), padding=(0, 0), stride=(1, 1)
+    ),
+    "transposed, one pixel and channel": Layer(
+        True, inputs=1, outputs=1, sides=(1, 1), padding=(0, 0)
+    ),
+}
 
 
 def eager(layer, layers, x, hold=False):

@@ -1,20 +1,27 @@
-from collections import defaultdict
 from dataclasses import replace
 
 import pytest
 import torch
-from convolutions import ACTIVATIONS, FORMATS, Layer, eager, errors, fused, layers, results
+from convolutions import (
+    ACTIVATIONS,
+    FORMATS,
+    GEOMETRIES,
+    NORMS,
+    Layer,
+    eager,
+    errors,
+    fused,
+    layers,
+    results,
+)
 from hypothesis import given, settings
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from pygen import ops
-from pygen.ops import convolution
 from pygen.ops.strided_conv import strided_conv_act
 from pygen.ops.strided_conv_bn import strided_conv_bn_act
 
 STRIDED = [False, True]
-NORMS = ["batch", "running", "none"]
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -43,50 +50,6 @@ def test_float64_is_exact(device, transposed, norm, activation):
     expected = results(layer, torch.float64, eager, device)
     for name, value in results(layer, torch.float64, fused, device).items():
         torch.testing.assert_close(value, expected[name], rtol=1e-10, atol=1e-12)
-
-
-@pytest.fixture(params=[True, False], ids=["instructions", "no instructions"])
-def half_precision_of_the_cpu(request, monkeypatch):
-    """Of a CPU that has instructions for it, or has not."""
-    both = (torch.bfloat16, torch.float16)
-    monkeypatch.setattr(convolution, "_LEFT_TO_PYTORCH", {"cpu": both if request.param else ()})
-    monkeypatch.setattr(convolution, "_SLOW", {"cpu": () if request.param else both})
-    return request.param
-
-
-@pytest.mark.parametrize("transposed", STRIDED)
-@pytest.mark.usefixtures("half_precision_of_the_cpu")
-def test_bfloat16_is_no_worse_than_eager_under_autocast(transposed):
-    """Root mean square of the errors, by result. Left to PyTorch the ratios are 1.0000."""
-    squares = defaultdict(lambda: [0.0, 0.0])
-    for seed in range(20):
-        layer = Layer(
-            transposed, 8, 16, 24, activation="leaky_relu", seed=seed, n_batches=1 + seed % 2
-        )
-        exact = results(layer, torch.float64, eager)
-        for column, run in enumerate((fused, eager)):
-            with torch.autocast("cpu", torch.bfloat16):
-                found = results(layer, torch.float32, run)
-            assert found["y"].dtype == torch.bfloat16
-            assert found["conv.weight"].dtype == found["norm.weight"].dtype == torch.float32
-            for name, value in found.items():
-                squares[name][column] += (value.double() - exact[name]).square().sum().item()
-    for name, (ours, eagers) in squares.items():
-        assert ours**0.5 <= 1.1 * eagers**0.5, name
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.usefixtures("half_precision_of_the_cpu")
-def test_layers_all_in_half_precision(dtype, norm):
-    """Parameters and running statistics too: the statistics are computed in float32, then rounded."""
-    layer = Layer(norm=norm, batch=16)
-    found, peer = results(layer, dtype, fused), results(layer, dtype, eager)
-    exact = results(layer, torch.float64, eager)
-    for name, value in found.items():
-        assert value.dtype == dtype
-        error, peers = ((x.double() - exact[name]).norm() for x in (value, peer[name]))
-        assert error <= 1.1 * peers + torch.finfo(dtype).eps * exact[name].norm(), name
 
 
 @pytest.mark.parametrize("transposed", STRIDED)
@@ -145,23 +108,6 @@ def test_parts_of_a_batch_are_as_if_given_one_after_the_other(device):
     torch.testing.assert_close(y, torch.cat([fused(one, again, part) for part in x.chunk(3)]))
     for name in ("running_mean", "running_var"):
         torch.testing.assert_close(getattr(modules[1], name), getattr(again[1], name))
-
-
-GEOMETRIES = {
-    "strided": Layer(),
-    "spans its map": Layer(sides=(3, 4), kernel=(3, 4), padding=(0, 0), stride=(1, 1)),
-    "one channel": Layer(inputs=1, outputs=1),
-    "odd sides": Layer(sides=(5, 7)),
-    "many channels": Layer(inputs=8, outputs=270),
-    "transposed": Layer(True),
-    "transposed, one pixel": Layer(True, sides=(1, 1), padding=(0, 0), stride=(1, 1)),
-    "transposed, one pixel, to one channel": Layer(
-        True, inputs=64, outputs=1, sides=(1, 1), padding=(0, 0), stride=(1, 1)
-    ),
-    "transposed, one pixel and channel": Layer(
-        True, inputs=1, outputs=1, sides=(1, 1), padding=(0, 0)
-    ),
-}
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)
@@ -373,22 +319,6 @@ def test_compile_fullgraph(device, cast, backend):
     torch.testing.assert_close(*wanted, **tolerance)
 
 
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.usefixtures("half_precision_of_the_cpu")
-def test_under_autocast_as_eager(norm):
-    for layer in (Layer(norm=norm, bias=True), Layer(norm=norm, bias=True, sides=(5, 5))):
-        with torch.autocast("cpu", torch.bfloat16):
-            found, expected = (results(layer, torch.float32, run) for run in (fused, eager))
-            twice = results(layer, torch.float64, fused)
-        exact = results(layer, torch.float64, eager)
-        for name, value in found.items():
-            assert value.dtype == expected[name].dtype
-            error, peers = ((r[name] - exact[name]).norm() for r in (found, expected))
-            assert error <= max(1.5 * peers, 0.01 * exact[name].norm()), name
-        # Autocast leaves float64 alone.
-        torch.testing.assert_close(twice, exact)
-
-
 def test_padding_by_name(device):
     x = torch.randn(2, 3, 6, 5, device=device)
     weight = torch.randn(4, 3, 3, 5, device=device)
@@ -439,65 +369,3 @@ def test_errors():
         ops.conv_bn_act(x.double(), weight, **options)
     with pytest.raises(ValueError, match=r"bias must be \[3\]"):
         ops.conv_transpose_bn_act(x, weight[:3], five, **options)
-
-
-class Called(TorchDispatchMode):
-    """Operators, and the dtypes of their first arguments."""
-
-    def __init__(self):
-        super().__init__()
-        self.operators = set()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if args and isinstance(args[0], torch.Tensor):
-            self.operators.add((func.overloadpacket, args[0].dtype))
-        return func(*args, **kwargs or {})
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("name", ["strided", "spans its map", "transposed, one pixel"])
-def test_half_precision_on_the_cpu(half_precision_of_the_cpu, name, dtype):
-    """Left to PyTorch, or computed by the kernels, or as a product in float32."""
-    layer = replace(GEOMETRIES[name], norm="none", bias=True)
-    with Called() as called:
-        found = results(layer, dtype, fused)
-    if name == "strided":
-        kernel = torch.ops.pygen.strided_conv_act, dtype
-        assert (kernel in called.operators) != half_precision_of_the_cpu
-    else:
-        product = dtype if half_precision_of_the_cpu else torch.float32
-        assert {d for name, d in called.operators if name is torch.ops.aten.addmm} == {product}
-    exact = results(layer, torch.float64, eager)
-    for key, value in found.items():
-        error = (value.double() - exact[key]).abs().max()
-        assert error <= 4 * torch.finfo(dtype).eps * exact[key].abs().max(), key
-
-
-@pytest.mark.usefixtures("half_precision_of_the_cpu")
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("name", ["strided", "spans its map", "transposed, one pixel"])
-def test_half_precision_of_x_alone_is_an_error(name, dtype):
-    """As for PyTorch's convolutions."""
-    layer = replace(GEOMETRIES[name], norm="none")
-    (conv, *_), x, _ = layer.modules(torch.float32)
-    function = ops.conv_transpose_bn_act if layer.transposed else ops.conv_bn_act
-    with pytest.raises(RuntimeError):
-        function(x.to(dtype), conv.weight, norm="none", stride=layer.stride, padding=layer.padding)
-
-
-@pytest.mark.parametrize("channels", [1, 3, 4])
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_half_precision_by_parities_is_the_transposed_convolution(channels, layout):
-    """To a rounding of bfloat16, in the scale of the result, and in the same memory format."""
-    torch.manual_seed(0)
-    x = torch.randn(2, 24, 5, 6, dtype=torch.bfloat16).to(memory_format=layout)
-    weight = torch.randn(24, channels, 4, 4, dtype=torch.bfloat16)
-    bias = torch.randn(channels, dtype=torch.bfloat16)
-    options = {"stride": 2, "padding": 1}
-    exact = F.conv_transpose2d(x.double(), weight.double(), bias.double(), **options)
-    with torch.no_grad():
-        y = ops.conv_transpose_bn_act(x, weight, bias, norm="none", **options)
-        peer = F.conv_transpose2d(x, weight, bias, **options)
-    assert y.dtype == torch.bfloat16
-    assert y.stride() == peer.stride()
-    assert (y - exact).abs().max() <= 2**-8 * exact.abs().max()
