@@ -80,6 +80,13 @@ def test_every_case_runs_and_is_right(name, tmp_path):
     assert all(peer in measured for row in rows for peer in row["beats"])
 
 
+def test_draws_are_compared_with_the_float64_of_their_own_digits():
+    """So many that some lie far out, where a float64 draw's further digits would count."""
+    state, rows = torch.tensor([2**40 + 1, 2**33]), 2**20
+    draws = sampling.ops.normal(state.clone(), [rows, 4])[8:].double()
+    torch.testing.assert_close(sampling.noise(state, 8, rows - 8, 4), draws, rtol=0, atol=2e-6)
+
+
 def test_wrong_results_are_not_timed(tmp_path, monkeypatch):
     right = sampling.ops.normal
 

@@ -139,7 +139,7 @@ def forward(
             flops=layer.flops(n),
             unit="tf32" if dtype == torch.float32 else "bfloat16",
             error=partial(error, function, dtype),
-            tolerance=2**-6,
+            tolerance=2**-6 if name == "pygen" else 2**-5,  # PyTorch may add up in bfloat16
             limit=limit if name == "pygen" else None,
             beats=beats if name == "pygen" else {},
         )

@@ -19,11 +19,15 @@ CHUNK = 2**28
 
 
 def heaps(machine: Machine, n: int, d: int, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """float32 rows ``[n, D]`` about centres far apart, the heap of each, and points near the centres ``[K, D]``."""
+    """float32 rows ``[n, D]`` about centres far apart, the heap of each, and points near the centres ``[K, D]``.
+
+    The heaps are of one size, so that none is empty: which rows Lloyd's algorithm moves to empty ones
+    may turn on the last digit of a distance.
+    """
     generator = machine.generator()
     options: dict[str, Any] = {"generator": generator, "device": machine.device}
     centres = 2 * torch.randn(k, d, **options, dtype=torch.float64)
-    groups = torch.randint(k, (n,), **options)
+    groups = torch.randperm(n, **options) % k
     x = torch.randn(n, d, **options)
     for rows, index in zip(x.split(2**20), groups.split(2**20), strict=True):
         rows += centres.float()[index]

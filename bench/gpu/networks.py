@@ -117,10 +117,10 @@ class Step:
 
     def error(self) -> float:
         """Of the logits of made images, by the standard deviation of float64's."""
+        images = max(self.batch, 32)  # of the 4 of a rehearsal the deviation may be next to nothing
         codes = torch.randn(
-            self.batch, LATENT, generator=self.machine.generator(), device=self.machine.device
+            images, LATENT, generator=self.machine.generator(), device=self.machine.device
         )
-
         generator, discriminator = (copy.deepcopy(network).double() for network in self.networks)
         with torch.no_grad():
             expected = discriminator(generator(codes.double()))
