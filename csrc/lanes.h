@@ -21,9 +21,11 @@ template <class T>
 struct Vector {
   static constexpr int kLanes = kVectorBytes / sizeof(T);
   typedef T Lanes __attribute__((vector_size(kVectorBytes)));
+  // In memory: of the alignment of T. (GCC may copy by memcpy in halves, which are slow to load as a whole.)
+  typedef T Unaligned __attribute__((vector_size(kVectorBytes), aligned(alignof(T)), may_alias));
   // Not by value: how a vector is returned depends on the instruction set.
-  static void load(const T* from, Lanes& lanes) { std::memcpy(&lanes, from, sizeof lanes); }
-  static void store(const Lanes& lanes, T* to) { std::memcpy(to, &lanes, sizeof lanes); }
+  static void load(const T* from, Lanes& lanes) { lanes = *reinterpret_cast<const Unaligned*>(from); }
+  static void store(const Lanes& lanes, T* to) { *reinterpret_cast<Unaligned*>(to) = lanes; }
   // Past the caches, for what is too large to be found there when it is read; `to` is aligned to a line of them, which
   // a vector must fill. `streamed` comes before another thread reads it.
 #ifdef __AVX512F__

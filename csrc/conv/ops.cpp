@@ -14,11 +14,9 @@ constexpr int64_t kRowsOfItem = 512;
 template <class F>
 void over_rows(int64_t parts, int64_t rows, const F& f) {
   const int64_t blocks = (rows + kRowsOfItem - 1) / kRowsOfItem;
-  torch::stable::parallel_for(0, parts * blocks, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t item = begin; item < end; ++item) {
-      const int64_t first = item % blocks * kRowsOfItem;
-      f(item, item / blocks * rows + first, std::min(kRowsOfItem, rows - first));
-    }
+  over_items(parts * blocks, [&](int64_t item) {
+    const int64_t first = item % blocks * kRowsOfItem;
+    f(item, item / blocks * rows + first, std::min(kRowsOfItem, rows - first));
   });
 }
 

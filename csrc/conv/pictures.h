@@ -10,6 +10,7 @@
 
 #include "../common.h"
 #include "../isa.h"
+#include "../items.h"
 #include "../large_pages.h"
 #include "conv.h"
 
@@ -206,14 +207,9 @@ template <class T>
 void correlate(const CorrelationKernels<T>& kernels, Correlation<T>& a, const Weight<const T>& weight) {
   const Between<T, Use::kPacked> packed(kernels.packed_size(a));
   T* to = packed.data();
-  torch::stable::parallel_for(0, kernels.pack_items(a), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t item = begin; item < end; ++item) kernels.pack(a, weight, item, to);
-  });
+  over_items(kernels.pack_items(a), [&](int64_t item) { kernels.pack(a, weight, item, to); });
   a.packed = to;
-  torch::stable::parallel_for(0, kernels.items(a), 1, [&](int64_t begin, int64_t end) {
-    T* memory = scratch<T>(kernels.scratch_size(a));
-    for (int64_t item = begin; item < end; ++item) kernels.run(a, item, memory);
-  });
+  over_items(kernels.items(a), [&](int64_t item) { kernels.run(a, item, scratch<T>(kernels.scratch_size(a))); });
 }
 
 // By parts of the batch, so that threads stay with their own pictures, if these are much more than the sums of parts.
@@ -232,9 +228,8 @@ void weight_gradient(const WeightGradientKernels<T>& kernels, WeightGradient<T> 
     if (i > 0) parts[i].out.data = more + (i - 1) * weights;
   }
   const int64_t items = kernels.items(a);
-  torch::stable::parallel_for(0, a.parts * items, 1, [&](int64_t begin, int64_t end) {
-    T* memory = scratch<T>(kernels.scratch_size(a));
-    for (int64_t item = begin; item < end; ++item) kernels.run(parts[item / items], item % items, memory);
+  over_items(a.parts * items, [&](int64_t item) {
+    kernels.run(parts[item / items], item % items, scratch<T>(kernels.scratch_size(a)));
   });
   constexpr int64_t kNumbers = 1 << 14;  // that a thread is worth
   if (a.parts > 1)

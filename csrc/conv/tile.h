@@ -23,10 +23,10 @@ inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t up_to(int64_t n, int64_t d) { return over(n, d) * d; }
 
 // How the left matrix [kRows, k] lies: by row inside of blocks of as many columns as a vector has lanes; by column, in
-// as many rows as fill a vector; or by row, `left_stride` apart.
+// kHigh rows, whole vectors; or by row, `left_stride` apart.
 enum class Left { kBlocks, kColumns, kStrided };
 template <class T>
-constexpr int kHigh = kLanes<T> > kRows ? kLanes<T> : kRows;
+constexpr int kHigh = 64 / sizeof(T);
 
 // out [kRows, wide * lanes], `stride` from row to row, or what is added to it, of left [kRows, k] and right [k, wide *
 // lanes], `right_stride` from row to row, k <= kChunk; but for columns, k is a multiple of the lanes.
@@ -48,7 +48,9 @@ inline void multiply_chunk(const T* left, const T* right, int64_t k, bool adds, 
         for (int v = 0; v < kSums; ++v) sums[i][v] += columns[v] * left[i * row + step];
     }
   }
+#pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 8
     for (int v = 0; v < kSums; ++v) {
       T* to = out + i * stride + v * V::kLanes;
       if (adds) {

@@ -42,7 +42,7 @@ struct Shape {
         blocks(over(tiles, kBlock)),
         block(up_to(over(tiles, blocks), kRows)) {
     blocks = over(tiles, block);
-    strip = strip_of(panels, a.parts * blocks * targets);
+    strip = strip_of<T>(panels, a.parts * blocks * targets);
     strips = over(panels, strip);
     // Bytes that stay in the caches until they are read, as they are at once if batch norm follows.
     constexpr int64_t kCached = 8 << 20;

@@ -28,7 +28,7 @@ struct Shape {
         tiles(a.images * rows * columns),
         vectors(over(a.big_channels, kHigh<T>)),
         panels(over(a.small_channels, kColumns<T>)),
-        strip(strip_of(panels, a.parts * vectors)),
+        strip(strip_of<T>(panels, a.parts * vectors)),
         strips(over(panels, strip)) {}
 };
 

@@ -124,9 +124,9 @@ inline void transform_inputs(const Window<T, kPoints>& window, int64_t channel, 
 
 // How many panels an item takes, with one transform of the other matrix for all, if there are so many items for each of
 // them: as many as fit into a second-level cache, but threads need items, too, and equal ones.
-constexpr int64_t kStrip = 4;
+template <class T>
 inline int64_t strip_of(int64_t panels, int64_t items) {
-  constexpr int64_t kItems = 8;
+  constexpr int64_t kStrip = 128 / kColumns<T>, kItems = 8;
   const int64_t fewest = over(panels, kStrip), wanted = least(panels, over(kItems, items));
   return over(panels, fewest > wanted ? fewest : wanted);
 }

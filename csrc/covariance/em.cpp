@@ -1,10 +1,10 @@
 // Mixtures with full covariances on the CPU: log-densities, and a pass of EM, which asks who is responsible for which
 // rows and sums over them.
-#include <atomic>
 #include <cmath>
 #include <optional>
 
 #include "../isa.h"
+#include "../items.h"
 #include "../large_pages.h"
 #include "../mixture/each.h"
 #include "../mixture/few_em.h"
@@ -280,13 +280,11 @@ double full_em(const CovarianceKernels& kernels, const std::vector<Gaussian<T>>&
   bool added = false;
   for (int64_t round = 0; round < chunks; round += kRound) {
     const int64_t number = std::min(kRound, chunks - round);
-    torch::stable::parallel_for(0, number, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t start = (round + i) * chunk;
-        pairs[i].clear();
-        Chunk<T> part(kernels, gaussians, rows, start, std::min(chunk, n - start));
-        log_likelihoods[i] = part.posterior(pairs[i], pruned);
-      }
+    over_items(number, [&](int64_t i) {
+      const int64_t start = (round + i) * chunk;
+      pairs[i].clear();
+      Chunk<T> part(kernels, gaussians, rows, start, std::min(chunk, n - start));
+      log_likelihoods[i] = part.posterior(pairs[i], pruned);
     });
     for (int64_t i = 0; i < number; ++i) {
       log_likelihood += log_likelihoods[i];
@@ -298,15 +296,12 @@ double full_em(const CovarianceKernels& kernels, const std::vector<Gaussian<T>>&
       }
     }
     if (waiting < kPairs && round + number < chunks) continue;
-    std::atomic<int64_t> next{0};
-    torch::stable::parallel_for(0, components, 1, [&](int64_t, int64_t) {
-      for (int64_t k = next++; k < components; k = next++) {
-        Members& own = members[k];
-        scatter(kernels, rows.x, dims, own.rows.data(), own.roots.data(), static_cast<int64_t>(own.rows.size()),
-                means + k * dims, added, first + k * dims, second + k * dims * dims);
-        own.rows.clear();
-        own.roots.clear();
-      }
+    over_items(components, [&](int64_t k) {
+      Members& own = members[k];
+      scatter(kernels, rows.x, dims, own.rows.data(), own.roots.data(), static_cast<int64_t>(own.rows.size()),
+              means + k * dims, added, first + k * dims, second + k * dims * dims);
+      own.rows.clear();
+      own.roots.clear();
     });
     waiting = 0;
     added = true;
@@ -359,11 +354,9 @@ struct Prepared {
       centre[j] = static_cast<T>(sum / static_cast<double>(a.components));
     }
     const std::vector<double> shift(centre.begin(), centre.end());
-    std::atomic<int64_t> next{0};
-    torch::stable::parallel_for(0, a.components, 1, [&](int64_t, int64_t) {
-      for (int64_t k = next++; k < a.components; k = next++)
-        prepare(data<double>(a.factors) + k * a.dims * a.dims, data<double>(a.means) + k * a.dims, shift.data(), a.dims,
-                data<double>(a.constant)[k], of<T>(kernels).columns, pruned, gaussians[k]);
+    over_items(a.components, [&](int64_t k) {
+      prepare(data<double>(a.factors) + k * a.dims * a.dims, data<double>(a.means) + k * a.dims, shift.data(), a.dims,
+              data<double>(a.constant)[k], of<T>(kernels).columns, pruned, gaussians[k]);
     });
   }
   Rows<T> rows(const double* weights) const { return {x, static_cast<int64_t>(centre.size()), centre.data(), weights}; }
@@ -409,14 +402,11 @@ std::tuple<Tensor, Tensor> full_log_density_cpu(const Tensor& x, const Tensor& m
   const Arguments a(x, means, factors, constant);
   Tensor density = torch::stable::new_empty(a.x, {a.n}, ScalarType::Double),
          component = torch::stable::new_empty(a.x, {a.n}, ScalarType::Long);
-  // Calls f(first row, rows) for chunks, by whichever thread is free. What is found of a row is its own.
+  // Calls f(first row, rows) for chunks. What is found of a row is its own.
   const auto over_chunks = [&](const auto& f) {
     constexpr int64_t kChunks = 64, kLeast = 96;
     const int64_t rows = std::clamp(a.n / kChunks, kLeast, chunk_of(a.components)), chunks = (a.n + rows - 1) / rows;
-    std::atomic<int64_t> next{0};
-    torch::stable::parallel_for(0, chunks, 1, [&](int64_t, int64_t) {
-      for (int64_t i = next++; i < chunks; i = next++) f(i * rows, std::min(rows, a.n - i * rows));
-    });
+    over_items(chunks, [&](int64_t i) { f(i * rows, std::min(rows, a.n - i * rows)); });
   };
   const auto run = [&](auto type) {
     using T = decltype(type);

@@ -1,9 +1,9 @@
 // Binds the kernels of one covariance to the operators that pygen/ops defines.
-#include <atomic>
 #include <cmath>
 #include <optional>
 
 #include "../isa.h"
+#include "../items.h"
 #include "../large_pages.h"
 #include "blocks.h"
 
@@ -178,13 +178,10 @@ std::tuple<Tensor, Tensor> inverse_factors_cpu(const Tensor& matrices_in) {
   prefer_large_pages(factors);
   Tensor positive = torch::stable::new_empty(matrices, {number}, ScalarType::Bool);
   const CovarianceKernels& kernels = PYGEN_BEST(kCovariance);
-  std::atomic<int64_t> next{0};
-  torch::stable::parallel_for(0, number, 1, [&](int64_t, int64_t) {
-    for (int64_t k = next++; k < number; k = next++) {
-      double* factor = data<double>(factors) + k * dims * dims;
-      data<bool>(positive)[k] = invert(kernels, data<double>(matrices) + k * dims * dims, dims, factor);
-      if (!data<bool>(positive)[k]) std::fill_n(factor, dims * dims, 0);
-    }
+  over_items(number, [&](int64_t k) {
+    double* factor = data<double>(factors) + k * dims * dims;
+    data<bool>(positive)[k] = invert(kernels, data<double>(matrices) + k * dims * dims, dims, factor);
+    if (!data<bool>(positive)[k]) std::fill_n(factor, dims * dims, 0);
   });
   return {factors, positive};
 }

@@ -1,12 +1,12 @@
 // The same pass of EM for each of several mixtures, beside each other.
 #pragma once
 #include <algorithm>
-#include <atomic>
 #include <optional>
 #include <tuple>
 #include <vector>
 
 #include "../common.h"
+#include "../items.h"
 
 namespace pygen {
 
@@ -36,21 +36,18 @@ EmSums em_of_each(const Tensor& x, const Tensor& means, const Tensor& shape, con
   const auto keep = [](const Tensor& sums, int64_t b, Tensor& to) {
     std::copy_n(data<double>(sums), sums.numel(), data<double>(to) + b * sums.numel());
   };
-  std::atomic<int64_t> next{0};
-  torch::stable::parallel_for(0, mixtures, 1, [&](int64_t, int64_t) {
-    for (int64_t b = next++; b < mixtures; b = next++) {
-      const auto rows = [&](Tensor tensor) {
-        return torch::stable::narrow(tensor, 0, ranges[2 * b], ranges[2 * b + 1] - ranges[2 * b]);
-      };
-      const auto of = [&](const Tensor& tensor) { return torch::stable::select(tensor, 0, b); };
-      std::optional<Tensor> weight;
-      if (weights.has_value()) weight = rows(*weights);
-      const EmSums sums = one(rows(x), of(means), of(shape), of(constant), weight, fast);
-      keep(std::get<0>(sums), b, counts);
-      keep(std::get<1>(sums), b, first);
-      keep(std::get<2>(sums), b, second);
-      keep(std::get<3>(sums), b, log_likelihood);
-    }
+  over_items(mixtures, [&](int64_t b) {
+    const auto rows = [&](Tensor tensor) {
+      return torch::stable::narrow(tensor, 0, ranges[2 * b], ranges[2 * b + 1] - ranges[2 * b]);
+    };
+    const auto of = [&](const Tensor& tensor) { return torch::stable::select(tensor, 0, b); };
+    std::optional<Tensor> weight;
+    if (weights.has_value()) weight = rows(*weights);
+    const EmSums sums = one(rows(x), of(means), of(shape), of(constant), weight, fast);
+    keep(std::get<0>(sums), b, counts);
+    keep(std::get<1>(sums), b, first);
+    keep(std::get<2>(sums), b, second);
+    keep(std::get<3>(sums), b, log_likelihood);
   });
   return {counts, first, second, log_likelihood};
 }

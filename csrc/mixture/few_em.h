@@ -5,6 +5,7 @@
 
 #include "../common.h"
 #include "../isa.h"
+#include "../items.h"
 #include "few.h"
 
 namespace pygen {
@@ -32,11 +33,10 @@ double few_em(const FewKernels<T>& kernels, const Few<T>& a, const double* weigh
   const int64_t most = std::clamp(kNumbers / size.sums, kFewest, kMost),
                 rows = std::max(kLeast, (a.n / most + kGroup) / kGroup * kGroup), parts = (a.n + rows - 1) / rows;
   std::vector<double> found(parts * size.sums);
-  torch::stable::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
+  over_items(parts, [&](int64_t part) {
     std::vector<double> scratch(size.scratch);
-    for (int64_t part = begin; part < end; ++part)
-      kernels.em(a, part * rows, std::min((part + 1) * rows, a.n), weights, scratch.data(),
-                 found.data() + part * size.sums);
+    kernels.em(a, part * rows, std::min((part + 1) * rows, a.n), weights, scratch.data(),
+               found.data() + part * size.sums);
   });
   double log_likelihood = 0;
   std::fill_n(counts, a.components, 0.0);
