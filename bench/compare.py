@@ -3,7 +3,7 @@
 compare.py                      run all, print the table
 compare.py -k sample            only those whose name matches, as pytest's -k
 compare.py --save [FILE]        keep what was measured beside what is kept of this machine; default
-                                bench/results/CPU-CORES.json
+                                bench/results/CPU-CORES-INSTRUCTIONS.json
 compare.py --threads 1          of every library; default: the cores there are
 compare.py FILE                 print the table of what was kept
 """
@@ -114,8 +114,9 @@ def show(result: dict[str, Any]) -> None:
 
 
 def file_of(facts: dict[str, Any]) -> Path:
-    """Where results of a machine are kept."""
-    name = re.sub(r"[^a-z0-9]+", "-", f"{facts['CPU']} {facts['cores']} cores".lower()).strip("-")
+    """Where results of a machine are kept: the CPU's own name may say little more than who made it."""
+    machine = f"{facts['CPU']} {facts['cores']} cores {facts['instructions']}"
+    name = re.sub(r"[^a-z0-9]+", "-", machine.lower()).strip("-")
     return RESULTS / f"{name}.json"
 
 
