@@ -44,14 +44,39 @@ Tensor numbers(const Tensor& x, MemoryFormat format = MemoryFormat::Preserve) {
   return torch::stable::to(x, kType<T>, {}, {}, {}, false, false, format);
 }
 
-template <class T>
-Tensor pictures(const Tensor& x) {
-  return numbers<T>(x, MemoryFormat::ChannelsLast);
-}
-
 inline Tensor empty(torch::headeronly::IntHeaderOnlyArrayRef shape, ScalarType type, bool channels_last) {
   return torch::stable::empty(shape, type, {}, {}, {},
                               channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+}
+
+template <class T>
+const RowKernels<T>& row_kernels() {
+  if constexpr (sizeof(T) == 4)
+    return PYGEN_BEST(kRowsFloat);
+  else
+    return PYGEN_BEST(kRowsDouble);
+}
+
+// Each of the images, a matrix [rows, columns], transposed.
+template <class T>
+void turn(int64_t images, int64_t rows, int64_t columns, const T* from, T* to) {
+  over_items(images, [&](int64_t image) {
+    const int64_t at = image * rows * columns;
+    row_kernels<T>().turn(rows, columns, from + at, to + at);
+  });
+}
+
+// Whether there is something to turn: pictures of one channel or pixel are in NCHW and NHWC at once.
+inline bool is_channels_first(const Tensor& x) {
+  return x.is_contiguous() && x.size(1) > 1 && x.size(2) * x.size(3) > 1;
+}
+
+template <class T>
+Tensor pictures(const Tensor& x) {
+  if (x.scalar_type() != kType<T> || !is_channels_first(x)) return numbers<T>(x, MemoryFormat::ChannelsLast);
+  Tensor turned = empty(x.sizes(), kType<T>, true);
+  turn(x.size(0), x.size(1), x.size(2) * x.size(3), data<T>(x), data<T>(turned));
+  return turned;
 }
 
 // Where pictures are written in NHWC: into a tensor itself or, if it is of another kind, beside it.
@@ -65,7 +90,11 @@ class Result {
   }
   T* data() const { return static_cast<T*>(written_.data_ptr()); }
   void write() {
-    if (written_.data_ptr() != to_.data_ptr()) torch::stable::copy_(to_, written_);
+    if (written_.data_ptr() == to_.data_ptr()) return;
+    if (to_.scalar_type() == kType<T> && is_channels_first(to_))
+      turn(to_.size(0), to_.size(2) * to_.size(3), to_.size(1), data(), static_cast<T*>(to_.data_ptr()));
+    else
+      torch::stable::copy_(to_, written_);
   }
 
  private:
@@ -197,10 +226,10 @@ Kernels<T> kernels_of(const Layer& layer) {
                      std::min(layer.height, layer.width) >= kLeastSide;
   if constexpr (sizeof(T) == 4)
     return {tiled ? PYGEN_BEST(kTiledFloat) : PYGEN_BEST(kDirectFloat),
-            tiled ? PYGEN_BEST(kTiledGradientFloat) : PYGEN_BEST(kDirectGradientFloat), PYGEN_BEST(kRowsFloat)};
+            tiled ? PYGEN_BEST(kTiledGradientFloat) : PYGEN_BEST(kDirectGradientFloat), row_kernels<T>()};
   else
     return {tiled ? PYGEN_BEST(kTiledDouble) : PYGEN_BEST(kDirectDouble),
-            tiled ? PYGEN_BEST(kTiledGradientDouble) : PYGEN_BEST(kDirectGradientDouble), PYGEN_BEST(kRowsDouble)};
+            tiled ? PYGEN_BEST(kTiledGradientDouble) : PYGEN_BEST(kDirectGradientDouble), row_kernels<T>()};
 }
 
 template <class T>

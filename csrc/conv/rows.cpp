@@ -139,8 +139,23 @@ void gradient(const Normalization<T>& a, const T* coefficients, int64_t n, const
 }
 
 template <class T>
-constexpr RowKernels<T> kKernels = {normalize<T>, activation_gradient<T>, column_sums<T>, gradient_sums<T>,
-                                    gradient<T>};
+void turn(int64_t rows, int64_t columns, const T* from, T* to) {
+  for (int64_t column = 0; column < columns; column += kLanes<T>)
+    for (int64_t row = 0; row < rows; row += kLanes<T>) {
+      const T* place = from + row * columns + column;
+      T* target = to + column * rows + row;
+      if (rows - row >= kLanes<T> && columns - column >= kLanes<T>) {
+        transpose(place, columns, target, rows);
+      } else {
+        for (int64_t j = 0; j < least(kLanes<T>, columns - column); ++j)
+          for (int64_t i = 0; i < least(kLanes<T>, rows - row); ++i) target[j * rows + i] = place[i * columns + j];
+      }
+    }
+}
+
+template <class T>
+constexpr RowKernels<T> kKernels = {turn<T>,        normalize<T>,     activation_gradient<T>,
+                                    column_sums<T>, gradient_sums<T>, gradient<T>};
 
 }  // namespace
 
