@@ -71,8 +71,8 @@ struct Normalization {
 
 template <class T>
 struct RowKernels {
-  // to [columns, rows] = from [rows, columns]: a picture in NCHW becomes NHWC.
-  void (*turn)(int64_t rows, int64_t columns, const T* from, T* to);
+  // to [columns, rows] = from [rows, columns]: a picture in NCHW becomes one in NHWC, or the other way round.
+  void (*transpose)(int64_t rows, int64_t columns, const T* from, T* to);
   void (*normalize)(const Normalization<T>& a, int64_t n, const T* z, T* y);
   // grad * act'(y) of n numbers.
   void (*activation_gradient)(int64_t activation, T slope, int64_t n, const T* grad, const T* y, T* out);

@@ -59,14 +59,14 @@ const RowKernels<T>& row_kernels() {
 
 // Each of the images, a matrix [rows, columns], transposed.
 template <class T>
-void turn(int64_t images, int64_t rows, int64_t columns, const T* from, T* to) {
+void transpose(int64_t images, int64_t rows, int64_t columns, const T* from, T* to) {
   over_items(images, [&](int64_t image) {
     const int64_t at = image * rows * columns;
-    row_kernels<T>().turn(rows, columns, from + at, to + at);
+    row_kernels<T>().transpose(rows, columns, from + at, to + at);
   });
 }
 
-// Whether there is something to turn: pictures of one channel or pixel are in NCHW and NHWC at once.
+// Whether there is something to transpose: pictures of one channel or pixel are in NCHW and NHWC at once.
 inline bool is_channels_first(const Tensor& x) {
   return x.is_contiguous() && x.size(1) > 1 && x.size(2) * x.size(3) > 1;
 }
@@ -74,9 +74,9 @@ inline bool is_channels_first(const Tensor& x) {
 template <class T>
 Tensor pictures(const Tensor& x) {
   if (x.scalar_type() != kType<T> || !is_channels_first(x)) return numbers<T>(x, MemoryFormat::ChannelsLast);
-  Tensor turned = empty(x.sizes(), kType<T>, true);
-  turn(x.size(0), x.size(1), x.size(2) * x.size(3), data<T>(x), data<T>(turned));
-  return turned;
+  Tensor out = empty(x.sizes(), kType<T>, true);
+  transpose(x.size(0), x.size(1), x.size(2) * x.size(3), data<T>(x), data<T>(out));
+  return out;
 }
 
 // Where pictures are written in NHWC: into a tensor itself or, if it is of another kind, beside it.
@@ -92,7 +92,7 @@ class Result {
   void write() {
     if (written_.data_ptr() == to_.data_ptr()) return;
     if (to_.scalar_type() == kType<T> && is_channels_first(to_))
-      turn(to_.size(0), to_.size(2) * to_.size(3), to_.size(1), data(), static_cast<T*>(to_.data_ptr()));
+      transpose(to_.size(0), to_.size(2) * to_.size(3), to_.size(1), data(), static_cast<T*>(to_.data_ptr()));
     else
       torch::stable::copy_(to_, written_);
   }

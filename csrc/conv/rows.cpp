@@ -139,7 +139,7 @@ void gradient(const Normalization<T>& a, const T* coefficients, int64_t n, const
 }
 
 template <class T>
-void turn(int64_t rows, int64_t columns, const T* from, T* to) {
+void transpose_matrix(int64_t rows, int64_t columns, const T* from, T* to) {
   for (int64_t column = 0; column < columns; column += kLanes<T>)
     for (int64_t row = 0; row < rows; row += kLanes<T>) {
       const T* place = from + row * columns + column;
@@ -154,8 +154,8 @@ void turn(int64_t rows, int64_t columns, const T* from, T* to) {
 }
 
 template <class T>
-constexpr RowKernels<T> kKernels = {turn<T>,        normalize<T>,     activation_gradient<T>,
-                                    column_sums<T>, gradient_sums<T>, gradient<T>};
+constexpr RowKernels<T> kKernels = {transpose_matrix<T>, normalize<T>,     activation_gradient<T>,
+                                    column_sums<T>,      gradient_sums<T>, gradient<T>};
 
 }  // namespace
 

@@ -24,6 +24,10 @@ void correlate(bool tiled, bool up, const int64_t* sizes, const int64_t* strides
   for (int64_t item = 0; item < k.items(a); ++item) k.run(a, item, scratch.data());
 }
 
+void transpose(int64_t rows, int64_t columns, const float* from, float* to) {
+  kernels::kRowsFloat.transpose(rows, columns, from, to);
+}
+
 void weight_gradient(bool tiled, const int64_t* sizes, const int64_t* strides, const float* small, const float* big,
                      float* out) {
   const WeightGradientKernels<float>& k = tiled ? kernels::kTiledGradientFloat : kernels::kDirectGradientFloat;

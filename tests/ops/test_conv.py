@@ -53,6 +53,20 @@ def test_float64_is_exact(device, transposed, norm, activation):
 
 
 @pytest.mark.parametrize("transposed", STRIDED)
+def test_threads_do_not_show(transposed):
+    layer = Layer(transposed, batch=9, inputs=24, outputs=40, sides=(12, 16), n_batches=3)
+    threads, found = torch.get_num_threads(), []
+    for number in (1, 2, 3, 7):
+        try:
+            torch.set_num_threads(number)
+            found.append(results(layer, torch.float32, fused))
+        finally:
+            torch.set_num_threads(threads)
+    for name, value in found[0].items():
+        assert all(torch.equal(other[name], value) for other in found[1:]), name
+
+
+@pytest.mark.parametrize("transposed", STRIDED)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_variance_keeps_its_digits_far_from_zero(device, transposed, dtype):
     """Mean 1000, standard deviation 1."""

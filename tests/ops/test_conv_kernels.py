@@ -6,7 +6,8 @@ import torch
 from torch.nn import functional as F
 
 SOURCES = [
-    f"csrc/conv/{name}.cpp" for name in ("tiled", "direct", "tiled_gradient", "direct_gradient")
+    f"csrc/conv/{name}.cpp"
+    for name in ("tiled", "direct", "tiled_gradient", "direct_gradient", "rows")
 ]
 # Images, sides and channels of the small picture, channels of the big one.
 SIZES = [
@@ -63,3 +64,11 @@ def test_strided_conv(compiled):
                 for out, exact in zip(found, (down, up, gradient), strict=True):
                     error = (out - exact).abs().max() / exact.abs().max()
                     assert error < 3e-6, (n, height, width, small, big, layout, tiled, error)
+
+
+def test_transpose(compiled):
+    kernels = compiled("strided_conv.cpp", *SOURCES)
+    for rows, columns in ((1, 40), (3, 1024), (17, 33), (64, 64), (70, 1)):
+        x, out = torch.randn(rows, columns), torch.full((columns, rows), torch.nan)
+        kernels.transpose(ctypes.c_int64(rows), ctypes.c_int64(columns), address(x), address(out))
+        assert torch.equal(out, x.T)
