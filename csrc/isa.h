@@ -1,6 +1,34 @@
 // Chooses, among the kernels that CMake compiled once per instruction set, those for this processor.
 #pragma once
 
+#ifdef PYGEN_AMX
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+namespace pygen {
+
+// Whether the kernels in the namespace amx are there, and the processor and the system let this process use its matrix
+// unit for bfloat16, which it has to ask for (Intel's manual of the architecture, 1, 18; the Linux kernel's
+// arch/x86/xstate).
+inline bool has_amx() {
+#ifdef PYGEN_AMX
+  static const bool has = [] {
+    constexpr unsigned kBFloat16 = 1u << 22, kTiles = 1u << 24;
+    constexpr long kAsk = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & kBFloat16) && (d & kTiles) &&
+           syscall(SYS_arch_prctl, kAsk, kTileData) == 0;
+  }();
+  return has;
+#else
+  return false;
+#endif
+}
+
+}  // namespace pygen
+
 // PYGEN_BEST(kernels): `kernels` of the best of the namespaces baseline, avx2 and avx512.
 #ifdef PYGEN_X86_64
 #define PYGEN_BEST(kernels)                         \

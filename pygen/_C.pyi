@@ -2,6 +2,7 @@
 
 compiler: str
 cpu_instruction_set: str
+cpu_matrix_unit: bool
 cuda_architectures: str
 cuda_compiler: str
 torch_version: str

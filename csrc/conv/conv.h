@@ -1,12 +1,22 @@
 // The CPU kernels of convolutions with a 4x4 kernel, stride 2 and padding 1, as their bindings see them. T is float or
-// double. A small picture [N, H, W, S] and a big one [N, 2H, 2W, B] are related by a weight [S, B, 4, 4]: "down" is the
-// convolution, "up" its adjoint, the transposed convolution. Each is the other's gradient.
+// double, or BFloat16 for what is stored so and computed in float. A small picture [N, H, W, S] and a big one [N, 2H,
+// 2W, B] are related by a weight [S, B, 4, 4]: "down" is the convolution, "up" its adjoint, the transposed convolution.
+// Each is the other's gradient.
 #pragma once
 #include <cstdint>
+#include <type_traits>
 
 namespace pygen {
 
 enum Activation : int64_t { kNone, kRelu, kLeakyRelu, kTanh, kSigmoid };
+
+struct BFloat16 {
+  uint16_t bits;
+};
+
+// What T is computed in.
+template <class T>
+using Number = std::conditional_t<std::is_same_v<T, BFloat16>, float, T>;
 
 template <class T>
 struct Weight {
@@ -23,9 +33,9 @@ struct Correlation {
   int64_t channels, out_channels;
   const T* x;  // NHWC, as all pictures here
   T* out;
-  const T* bias;  // [out_channels], or null
+  const Number<T>* bias;  // [out_channels], or null
   int64_t activation;
-  T slope;
+  Number<T> slope;
   int64_t parts;    // of the batch, equally large: no item has to do with two of them
   double* moments;  // [summaries, 1 + 2 * out_channels], or null
   const T* packed;
@@ -43,7 +53,8 @@ struct CorrelationKernels {
   void (*run)(const Correlation<T>& a, int64_t item, T* scratch);
 };
 
-// The weight's gradient of a part of the batch, in items, each with its own part of the result.
+// The weight's gradient of a part of the batch, in items, each with its own part of the result, from pictures as they
+// are or from what is packed of them.
 template <class T>
 struct WeightGradient {
   int64_t images, height, width;  // of the small picture
@@ -51,6 +62,7 @@ struct WeightGradient {
   int64_t parts;  // that are computed at a time
   const T *small, *big;
   Weight<T> out;
+  const T* packed;
 };
 
 template <class T>
@@ -59,14 +71,18 @@ struct WeightGradientKernels {
   int64_t (*items)(const WeightGradient<T>& a);
   int64_t (*scratch_size)(const WeightGradient<T>& a);
   void (*run)(const WeightGradient<T>& a, int64_t item, T* scratch);
+  // Null where nothing is packed.
+  int64_t (*packed_size)(const WeightGradient<T>& a);
+  int64_t (*pack_items)(const WeightGradient<T>& a);
+  void (*pack)(const WeightGradient<T>& a, int64_t item, T* packed);
 };
 
 // y = act((z - mean) * scale + shift) for rows z [n, channels].
 template <class T>
 struct Normalization {
-  const T *mean, *scale, *shift;  // [channels]
+  const Number<T>*mean, *scale, *shift;  // [channels]
   int64_t channels, activation;
-  T slope;
+  Number<T> slope;
 };
 
 template <class T>
@@ -75,13 +91,14 @@ struct RowKernels {
   void (*transpose)(int64_t rows, int64_t columns, const T* from, T* to);
   void (*normalize)(const Normalization<T>& a, int64_t n, const T* z, T* y);
   // grad * act'(y) of n numbers.
-  void (*activation_gradient)(int64_t activation, T slope, int64_t n, const T* grad, const T* y, T* out);
+  void (*activation_gradient)(int64_t activation, Number<T> slope, int64_t n, const T* grad, const T* y, T* out);
   // Adds rows to sums [channels].
   void (*column_sums)(int64_t channels, int64_t n, const T* x, double* sums);
   // Adds g and g * (z - mean), with g = grad * act'(y), to sums [2, channels].
   void (*gradient_sums)(const Normalization<T>& a, int64_t n, const T* grad, const T* z, double* sums);
   // scale * g - coefficients[0] - coefficients[1] * (z - mean), coefficients [2, channels].
-  void (*gradient)(const Normalization<T>& a, const T* coefficients, int64_t n, const T* grad, const T* z, T* out);
+  void (*gradient)(const Normalization<T>& a, const Number<T>* coefficients, int64_t n, const T* grad, const T* z,
+                   T* out);
 };
 
 // Compiled once per instruction set.
@@ -92,6 +109,7 @@ extern const RowKernels<float> kRowsFloat;
 extern const CorrelationKernels<double> kTiledDouble, kDirectDouble;
 extern const WeightGradientKernels<double> kTiledGradientDouble, kDirectGradientDouble;
 extern const RowKernels<double> kRowsDouble;
+extern const RowKernels<BFloat16> kRowsBFloat16;
 }  // namespace baseline
 namespace avx2 {
 extern const CorrelationKernels<float> kTiledFloat, kDirectFloat;
@@ -100,6 +118,7 @@ extern const RowKernels<float> kRowsFloat;
 extern const CorrelationKernels<double> kTiledDouble, kDirectDouble;
 extern const WeightGradientKernels<double> kTiledGradientDouble, kDirectGradientDouble;
 extern const RowKernels<double> kRowsDouble;
+extern const RowKernels<BFloat16> kRowsBFloat16;
 }  // namespace avx2
 namespace avx512 {
 extern const CorrelationKernels<float> kTiledFloat, kDirectFloat;
@@ -108,6 +127,12 @@ extern const RowKernels<float> kRowsFloat;
 extern const CorrelationKernels<double> kTiledDouble, kDirectDouble;
 extern const WeightGradientKernels<double> kTiledGradientDouble, kDirectGradientDouble;
 extern const RowKernels<double> kRowsDouble;
+extern const RowKernels<BFloat16> kRowsBFloat16;
 }  // namespace avx512
+// Only where the processor has the instructions.
+namespace amx {
+extern const CorrelationKernels<BFloat16> kBlocks;
+extern const WeightGradientKernels<BFloat16> kBlocksGradient;
+}  // namespace amx
 
 }  // namespace pygen

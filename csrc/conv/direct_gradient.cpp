@@ -81,7 +81,7 @@ void run(const WeightGradient<T>& a, int64_t item, T* patches) {
 }
 
 template <class T>
-constexpr WeightGradientKernels<T> kDirectGradient = {8, items<T>, scratch_size<T>, run<T>};
+constexpr WeightGradientKernels<T> kDirectGradient = {8, items<T>, scratch_size<T>, run<T>, nullptr, nullptr, nullptr};
 
 }  // namespace
 

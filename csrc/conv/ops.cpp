@@ -49,7 +49,8 @@ std::tuple<Tensor, Tensor> both_gradients(const Layer& layer, const T* grad, con
                                  1,
                                  layer.transposed ? given : grad,
                                  layer.transposed ? grad : given,
-                                 layer.weight<T>(out)};
+                                 layer.weight<T>(out),
+                                 nullptr};
     weight_gradient(kernels.gradient, a);
     if (type != kType<T>) torch::stable::copy_(grad_weight, out);
   }
@@ -60,15 +61,15 @@ Tensor act_cpu(const Tensor& x, const Tensor& weight, const std::optional<Tensor
                int64_t activation, double slope) {
   const Layer layer(x, weight, transposed);
   Tensor y = layer.result(x.scalar_type());
-  dispatch(x.scalar_type(), [&](auto number) {
+  dispatch(layer, x.scalar_type(), [&](auto number) {
     using T = decltype(number);
     const Tensor in = pictures<T>(x), kernel = numbers<T>(weight);
-    const Tensor summand = bias ? numbers<T>(*bias, MemoryFormat::Contiguous) : kernel;
+    const Tensor summand = bias ? numbers<Number<T>>(*bias, MemoryFormat::Contiguous) : kernel;
     Result<T> out(y);
     Correlation<T> a = layer.correlation<T>(transposed, data<T>(in), out.data());
-    a.bias = bias ? data<T>(summand) : nullptr;
+    a.bias = bias ? data<Number<T>>(summand) : nullptr;
     a.activation = activation;
-    a.slope = static_cast<T>(slope);
+    a.slope = static_cast<Number<T>>(slope);
     correlate(kernels_of<T>(layer).correlation, a, layer.weight<const T>(kernel));
     out.write();
   });
@@ -81,7 +82,7 @@ std::tuple<Tensor, Tensor, Tensor> act_backward_cpu(const Tensor& grad, const Te
   const Layer layer(x, weight, transposed);
   const int64_t channels = layer.out_channels(), rows = layer.out_pixels();
   Tensor grad_bias = empty({channels}, weight.scalar_type(), false), grad_x, grad_weight;
-  dispatch(x.scalar_type(), [&](auto number) {
+  dispatch(layer, x.scalar_type(), [&](auto number) {
     using T = decltype(number);
     const RowKernels<T>& kernels = kernels_of<T>(layer).rows;
     const Tensor from = pictures<T>(grad), result = activation == kNone ? from : pictures<T>(y);
@@ -91,13 +92,13 @@ std::tuple<Tensor, Tensor, Tensor> act_backward_cpu(const Tensor& grad, const Te
     over_rows(1, rows, [&](int64_t item, int64_t first, int64_t count) {
       const int64_t at = first * channels;
       if (activation != kNone)
-        kernels.activation_gradient(activation, static_cast<T>(slope), count * channels, data<T>(from) + at,
+        kernels.activation_gradient(activation, static_cast<Number<T>>(slope), count * channels, data<T>(from) + at,
                                     data<T>(result) + at, memory.data() + at);
       kernels.column_sums(channels, count, before + at, sums.data() + item * channels);
     });
     for (size_t i = 0; i < sums.size(); ++i) total[i % channels] += sums[i];
-    Tensor out = numbers<T>(grad_bias);
-    std::copy(total.begin(), total.end(), data<T>(out));
+    Tensor out = numbers<Number<T>>(grad_bias);
+    std::copy(total.begin(), total.end(), data<Number<T>>(out));
     if (out.data_ptr() != grad_bias.data_ptr()) torch::stable::copy_(grad_bias, out);
     std::tie(grad_x, grad_weight) = both_gradients<T>(layer, before, x, weight, needs_x, needs_weight);
   });
@@ -128,7 +129,8 @@ struct Norm {
       shift[i] = bias ? data<T>(summands)[i % channels] : T(0);
     }
   }
-  Normalization<T> of_part(int64_t part) const {
+  template <class Stored>
+  Normalization<Stored> of_part(int64_t part) const {
     const int64_t at = part * channels;
     return {mean.data() + at, scale.data() + at, shift.data() + at, channels, activation, slope};
   }
@@ -167,10 +169,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> bn_act_cpu(const Tensor& x, const Ten
   const int64_t channels = layer.out_channels(), rows = layer.out_pixels() / n_batches;
   const ScalarType type = x.scalar_type();
   Tensor y = layer.result(type), z = layer.result(type), mean, var;
-  dispatch(type, [&](auto number) {
+  dispatch(layer, type, [&](auto number) {
     using T = decltype(number);
     const Kernels<T> kernels = kernels_of<T>(layer);
-    mean = empty({n_batches, channels}, kType<T>, false), var = empty({n_batches, channels}, kType<T>, false);
+    mean = empty({n_batches, channels}, kType<Number<T>>, false);
+    var = empty({n_batches, channels}, kType<Number<T>>, false);
     const Tensor in = pictures<T>(x), kernel = numbers<T>(weight);
     Result<T> before(z), after(y);
     Correlation<T> a = layer.correlation<T>(transposed, data<T>(in), before.data());
@@ -178,10 +181,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> bn_act_cpu(const Tensor& x, const Ten
     std::vector<double> moments(kernels.correlation.summaries(a) * (1 + 2 * channels));
     a.moments = moments.data();
     correlate(kernels.correlation, a, layer.weight<const T>(kernel));
-    merge(moments, n_batches, channels, data<T>(mean), data<T>(var));
-    const Norm<T> norm(mean, var, norm_weight, norm_bias, eps, activation, slope);
+    merge(moments, n_batches, channels, data<Number<T>>(mean), data<Number<T>>(var));
+    const Norm<Number<T>> norm(mean, var, norm_weight, norm_bias, eps, activation, slope);
     over_rows(n_batches, rows, [&](int64_t, int64_t first, int64_t count) {
-      kernels.rows.normalize(norm.of_part(first / rows), count, before.data() + first * channels,
+      kernels.rows.normalize(norm.template of_part<T>(first / rows), count, before.data() + first * channels,
                              after.data() + first * channels);
     });
     before.write();
@@ -199,18 +202,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> bn_act_backward_cpu(
   const Tensor mean = torch::stable::contiguous(mean_in), var = torch::stable::contiguous(var_in);
   Tensor grad_x, grad_weight, grad_scale = empty({channels}, mean.scalar_type(), false),
                               grad_shift = empty({channels}, mean.scalar_type(), false);
-  dispatch(x.scalar_type(), [&](auto number) {
+  dispatch(layer, x.scalar_type(), [&](auto number) {
     using T = decltype(number);
     const RowKernels<T>& kernels = kernels_of<T>(layer).rows;
     const Tensor from = pictures<T>(grad), before = pictures<T>(z);
     const Between<T, Use::kGradient> out(n_batches * rows * channels);
-    const Norm<T> norm(mean, var, norm_weight, norm_bias, eps, activation, slope);
+    const Norm<Number<T>> norm(mean, var, norm_weight, norm_bias, eps, activation, slope);
     std::vector<double> sums(n_batches * items_of_rows(rows) * 2 * channels), scales(channels), shifts(channels);
     over_rows(n_batches, rows, [&](int64_t item, int64_t first, int64_t count) {
-      kernels.gradient_sums(norm.of_part(first / rows), count, data<T>(from) + first * channels,
+      kernels.gradient_sums(norm.template of_part<T>(first / rows), count, data<T>(from) + first * channels,
                             data<T>(before) + first * channels, sums.data() + item * 2 * channels);
     });
-    std::vector<T> coefficients(n_batches * 2 * channels);
+    std::vector<Number<T>> coefficients(n_batches * 2 * channels);
     for (int64_t part = 0; part < n_batches; ++part)
       for (int64_t c = 0; c < channels; ++c) {
         double first = 0, second = 0;
@@ -218,22 +221,23 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> bn_act_backward_cpu(
           first += sums[item * 2 * channels + c];
           second += sums[(item * 2 + 1) * channels + c];
         }
-        const double inverse = 1 / (data<T>(var)[part * channels + c] + eps), scale = norm.scale[part * channels + c];
+        const double inverse = 1 / (data<Number<T>>(var)[part * channels + c] + eps),
+                     scale = norm.scale[part * channels + c];
         shifts[c] += first;
         scales[c] += second * std::sqrt(inverse);
-        coefficients[part * 2 * channels + c] = static_cast<T>(scale * first / rows);
-        coefficients[(part * 2 + 1) * channels + c] = static_cast<T>(scale * second * inverse / rows);
+        coefficients[part * 2 * channels + c] = static_cast<Number<T>>(scale * first / rows);
+        coefficients[(part * 2 + 1) * channels + c] = static_cast<Number<T>>(scale * second * inverse / rows);
       }
-    std::copy(scales.begin(), scales.end(), data<T>(grad_scale));
-    std::copy(shifts.begin(), shifts.end(), data<T>(grad_shift));
+    std::copy(scales.begin(), scales.end(), data<Number<T>>(grad_scale));
+    std::copy(shifts.begin(), shifts.end(), data<Number<T>>(grad_shift));
     if (!needs_x && !needs_weight) {
       grad_x = empty({0}, x.scalar_type(), false), grad_weight = empty({0}, x.scalar_type(), false);
       return;
     }
     over_rows(n_batches, rows, [&](int64_t, int64_t first, int64_t count) {
       const int64_t part = first / rows, at = first * channels;
-      kernels.gradient(norm.of_part(part), coefficients.data() + part * 2 * channels, count, data<T>(from) + at,
-                       data<T>(before) + at, out.data() + at);
+      kernels.gradient(norm.template of_part<T>(part), coefficients.data() + part * 2 * channels, count,
+                       data<T>(from) + at, data<T>(before) + at, out.data() + at);
     });
     std::tie(grad_x, grad_weight) = both_gradients<T>(layer, out.data(), x, weight, needs_x, needs_weight);
   });

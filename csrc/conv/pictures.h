@@ -1,5 +1,5 @@
 // Pictures and weights as the bindings of strided convolutions see them: any memory format and precision outside, NHWC
-// in float or double inside.
+// in float or double inside, or in bfloat16 where the processor multiplies it.
 #pragma once
 #include <algorithm>
 #include <array>
@@ -30,13 +30,9 @@ inline bool is_channels_last(const Tensor& x) {
 }
 
 template <class T>
-constexpr ScalarType kType = sizeof(T) == 4 ? ScalarType::Float : ScalarType::Double;
-
-// Calls f with a number of the type that is computed in.
-template <class F>
-void dispatch(ScalarType type, const F& f) {
-  type == ScalarType::Double ? f(double{}) : f(float{});
-}
+constexpr ScalarType kType = std::is_same_v<T, BFloat16> ? ScalarType::BFloat16
+                             : std::is_same_v<T, float>  ? ScalarType::Float
+                                                         : ScalarType::Double;
 
 template <class T>
 Tensor numbers(const Tensor& x, MemoryFormat format = MemoryFormat::Preserve) {
@@ -51,7 +47,9 @@ inline Tensor empty(torch::headeronly::IntHeaderOnlyArrayRef shape, ScalarType t
 
 template <class T>
 const RowKernels<T>& row_kernels() {
-  if constexpr (sizeof(T) == 4)
+  if constexpr (std::is_same_v<T, BFloat16>)
+    return PYGEN_BEST(kRowsBFloat16);
+  else if constexpr (std::is_same_v<T, float>)
     return PYGEN_BEST(kRowsFloat);
   else
     return PYGEN_BEST(kRowsDouble);
@@ -218,18 +216,38 @@ struct Kernels {
   const RowKernels<T>& rows;
 };
 
+#ifdef PYGEN_AMX
+inline Kernels<BFloat16> blocks() { return {amx::kBlocks, amx::kBlocksGradient, row_kernels<BFloat16>()}; }
+#endif
+
+// Calls f with a number of the type that pictures are in.
+template <class F>
+void dispatch(const Layer& layer, ScalarType type, const F& f) {
+#ifdef PYGEN_AMX
+  constexpr int64_t kChannels = 32;  // of which blocks take multiples
+  if (type == ScalarType::BFloat16 && has_amx() && layer.small_channels % kChannels == 0 &&
+      layer.big_channels % kChannels == 0)
+    return f(BFloat16{});
+#endif
+  type == ScalarType::Double ? f(double{}) : f(float{});
+}
+
 // Tiles waste what is missing of 4x4 pixels, and transformed weights are six times as large.
 template <class T>
 Kernels<T> kernels_of(const Layer& layer) {
-  constexpr int64_t kLeastChannels = 8, kLeastSide = 3;
-  const bool tiled = std::min(layer.small_channels, layer.big_channels) >= kLeastChannels &&
-                     std::min(layer.height, layer.width) >= kLeastSide;
-  if constexpr (sizeof(T) == 4)
-    return {tiled ? PYGEN_BEST(kTiledFloat) : PYGEN_BEST(kDirectFloat),
-            tiled ? PYGEN_BEST(kTiledGradientFloat) : PYGEN_BEST(kDirectGradientFloat), row_kernels<T>()};
-  else
-    return {tiled ? PYGEN_BEST(kTiledDouble) : PYGEN_BEST(kDirectDouble),
-            tiled ? PYGEN_BEST(kTiledGradientDouble) : PYGEN_BEST(kDirectGradientDouble), row_kernels<T>()};
+  if constexpr (std::is_same_v<T, BFloat16>)
+    return blocks();
+  else {
+    constexpr int64_t kLeastChannels = 8, kLeastSide = 3;
+    const bool tiled = std::min(layer.small_channels, layer.big_channels) >= kLeastChannels &&
+                       std::min(layer.height, layer.width) >= kLeastSide;
+    if constexpr (std::is_same_v<T, float>)
+      return {tiled ? PYGEN_BEST(kTiledFloat) : PYGEN_BEST(kDirectFloat),
+              tiled ? PYGEN_BEST(kTiledGradientFloat) : PYGEN_BEST(kDirectGradientFloat), row_kernels<T>()};
+    else
+      return {tiled ? PYGEN_BEST(kTiledDouble) : PYGEN_BEST(kDirectDouble),
+              tiled ? PYGEN_BEST(kTiledGradientDouble) : PYGEN_BEST(kDirectGradientDouble), row_kernels<T>()};
+  }
 }
 
 template <class T>
@@ -247,6 +265,9 @@ void weight_gradient(const WeightGradientKernels<T>& kernels, WeightGradient<T> 
   const int64_t big = 4 * a.height * a.width * a.big_channels, small = a.height * a.width * a.small_channels,
                 weights = 16 * a.small_channels * a.big_channels, images = a.images;
   a.parts = std::max<int64_t>(1, std::min({kernels.parts, images, images * (big + small) / (4 * weights)}));
+  const Between<T, Use::kPacked> packed(kernels.pack ? kernels.packed_size(a) : 0);
+  if (kernels.pack) over_items(kernels.pack_items(a), [&](int64_t item) { kernels.pack(a, item, packed.data()); });
+  a.packed = packed.data();
   const Between<T, Use::kSums> memory((a.parts - 1) * weights);
   T *sums = a.out.data, *more = memory.data();
   std::vector<WeightGradient<T>> parts(a.parts, a);
@@ -260,8 +281,8 @@ void weight_gradient(const WeightGradientKernels<T>& kernels, WeightGradient<T> 
   over_items(a.parts * items, [&](int64_t item) {
     kernels.run(parts[item / items], item % items, scratch<T>(kernels.scratch_size(a)));
   });
-  constexpr int64_t kNumbers = 1 << 14;  // that a thread is worth
-  if (a.parts > 1)
+  constexpr int64_t kNumbers = 1 << 14;        // that a thread is worth
+  if constexpr (std::is_same_v<T, Number<T>>)  // others are one part, summed as numbers
     torch::stable::parallel_for(0, weights, kNumbers, [&](int64_t begin, int64_t end) {
       for (int64_t part = 0; part < a.parts - 1; ++part)
         for (int64_t i = begin; i < end; ++i) sums[i] += more[part * weights + i];

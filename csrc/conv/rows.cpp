@@ -1,6 +1,7 @@
 // Batch norm and activations over rows of channels. CMake compiles this file once per instruction set, PYGEN_ISA naming
 // the namespace.
 #include "activation.h"
+#include "bfloat16.h"
 #include "conv.h"
 #include "tile.h"
 
@@ -17,7 +18,7 @@ struct Channels {
   typename Vector<T>::Lanes mean, scale, shift;
   typename Vector<T>::Lanes first = {}, second = {};  // sums, or coefficients
 
-  void load_from(const Normalization<T>& a, int64_t channel, const T* coefficients) {
+  void load_from(const Normalization<T>& a, int64_t channel, const Number<T>* coefficients) {
     const int64_t count = a.channels - channel;
     load(a.mean + channel, count, mean);
     load(a.scale + channel, count, scale);
@@ -31,7 +32,8 @@ struct Channels {
 // Calls f(channels, place, count) for vectors of channels of n rows, and finish(channels, channel, count) where a block
 // has ended; of a vector the first `count` lanes belong to channels, or all.
 template <class T, class F, class G>
-inline void over_blocks(const Normalization<T>& a, int64_t n, const T* coefficients, const F& f, const G& finish) {
+inline void over_blocks(const Normalization<T>& a, int64_t n, const Number<T>* coefficients, const F& f,
+                        const G& finish) {
   constexpr int64_t kWidth = kVectors * kLanes<T>;
   for (int64_t begin = 0; begin < n; begin += kBlock)
     for (int64_t first = 0; first < a.channels; first += kWidth) {
@@ -54,15 +56,15 @@ void normalize(const Normalization<T>& a, int64_t n, const T* z, T* y) {
     typename Vector<T>::Lanes lanes;
     load(z + at, count, lanes);
     lanes = (lanes - c.mean) * c.scale + c.shift;
-    activate<T>(a.activation, a.slope, &lanes, 1);
-    store<T>(lanes, count, y + at);
+    activate<Number<T>>(a.activation, a.slope, &lanes, 1);
+    store(lanes, count, y + at);
   };
   over_blocks<T>(a, n, nullptr, of_vector, [](const Channels<T>&, int64_t, int64_t) {});
 }
 
 // grad * act'(y)
 template <class T>
-inline void pull_back(int64_t activation, T slope, const typename Vector<T>::Lanes& y,
+inline void pull_back(int64_t activation, Number<T> slope, const typename Vector<T>::Lanes& y,
                       typename Vector<T>::Lanes& grad) {
   using Lanes = typename Vector<T>::Lanes;
   switch (activation) {
@@ -84,20 +86,24 @@ inline void pull_back(int64_t activation, T slope, const typename Vector<T>::Lan
 }
 
 template <class T>
-void activation_gradient(int64_t activation, T slope, int64_t n, const T* grad, const T* y, T* out) {
+void activation_gradient(int64_t activation, Number<T> slope, int64_t n, const T* grad, const T* y, T* out) {
   for (int64_t i = 0; i < n; i += kLanes<T>) {
     typename Vector<T>::Lanes lanes, result;
     load(grad + i, n - i, lanes);
     load(y + i, n - i, result);
     pull_back<T>(activation, slope, result, lanes);
-    store<T>(lanes, n - i, out + i);
+    store(lanes, n - i, out + i);
   }
 }
 
 template <class T>
 void column_sums(int64_t channels, int64_t n, const T* x, double* sums) {
   for (int64_t i = 0; i < n; ++i)
-    for (int64_t c = 0; c < channels; ++c) sums[c] += x[i * channels + c];
+    for (int64_t c = 0; c < channels; c += kLanes<T>) {
+      typename Vector<T>::Lanes lanes;
+      load(x + i * channels + c, channels - c, lanes);
+      for (int64_t j = 0; j < least(kLanes<T>, channels - c); ++j) sums[c + j] += lanes[j];
+    }
 }
 
 // grad * act'(y), and z - mean, of a vector of channels of a row.
@@ -108,7 +114,7 @@ inline void gradient_of_row(const Normalization<T>& a, const Channels<T>& c, con
   load(z, count, centred);
   centred -= c.mean;
   typename Vector<T>::Lanes y = centred * c.scale + c.shift;
-  if (a.activation == kTanh || a.activation == kSigmoid) activate<T>(a.activation, a.slope, &y, 1);
+  if (a.activation == kTanh || a.activation == kSigmoid) activate<Number<T>>(a.activation, a.slope, &y, 1);
   pull_back<T>(a.activation, a.slope, y, g);
 }
 
@@ -129,11 +135,11 @@ void gradient_sums(const Normalization<T>& a, int64_t n, const T* grad, const T*
 }
 
 template <class T>
-void gradient(const Normalization<T>& a, const T* coefficients, int64_t n, const T* grad, const T* z, T* out) {
+void gradient(const Normalization<T>& a, const Number<T>* coefficients, int64_t n, const T* grad, const T* z, T* out) {
   const auto of_vector = [&](const Channels<T>& c, int64_t at, int64_t count) {
     typename Vector<T>::Lanes g, centred;
     gradient_of_row(a, c, grad + at, z + at, count, g, centred);
-    store<T>(c.scale * g - c.first - c.second * centred, count, out + at);
+    store(c.scale * g - c.first - c.second * centred, count, out + at);
   };
   over_blocks<T>(a, n, coefficients, of_vector, [](const Channels<T>&, int64_t, int64_t) {});
 }
@@ -161,5 +167,6 @@ constexpr RowKernels<T> kKernels = {transpose_matrix<T>, normalize<T>,     activ
 
 const RowKernels<float> kRowsFloat = kKernels<float>;
 const RowKernels<double> kRowsDouble = kKernels<double>;
+const RowKernels<BFloat16> kRowsBFloat16 = kKernels<BFloat16>;
 
 }  // namespace pygen::PYGEN_ISA

@@ -77,17 +77,21 @@ inline void load(const T* from, int64_t count, typename Vector<T>::Lanes& lanes)
   if (count >= kLanes<T>) {
     Vector<T>::load(from, lanes);
   } else {
-    lanes = typename Vector<T>::Lanes{};
-    if (count > 0) std::memcpy(&lanes, from, count * sizeof(T));
+    T some[kLanes<T>] = {};
+    if (count > 0) std::memcpy(some, from, count * sizeof(T));
+    Vector<T>::load(some, lanes);
   }
 }
 
 template <class T>
 inline void store(const typename Vector<T>::Lanes& lanes, int64_t count, T* to) {
-  if (count >= kLanes<T>)
+  if (count >= kLanes<T>) {
     Vector<T>::store(lanes, to);
-  else
-    std::memcpy(to, &lanes, count * sizeof(T));
+  } else {
+    T all[kLanes<T>];
+    Vector<T>::store(lanes, all);
+    std::memcpy(to, all, count * sizeof(T));
+  }
 }
 
 // By turns of the first halves of two vectors, and of the second.

@@ -194,7 +194,7 @@ void run(const WeightGradient<T>& a, int64_t item, T* left) {
 }
 
 template <class T>
-constexpr WeightGradientKernels<T> kTiledGradient = {2, items<T>, scratch_size<T>, run<T>};
+constexpr WeightGradientKernels<T> kTiledGradient = {2, items<T>, scratch_size<T>, run<T>, nullptr, nullptr, nullptr};
 
 }  // namespace
 

@@ -4,27 +4,13 @@
 slower, and ``native_error`` says why it is missing.
 """
 
-from pathlib import Path
-from types import ModuleType
-
+from pygen.ops.compiled import native, native_error
 from pygen.ops.conv import conv_bn_act, conv_transpose_bn_act
 from pygen.ops.gaussian import normal, uniform
 from pygen.ops.mixture import em_statistics, grouped_statistics, log_density, responsibilities
 from pygen.ops.moments import count_categories
 from pygen.ops.reparameterize import reparameterize
 from pygen.ops.sampling import pick, sample_gaussians
-
-native: ModuleType | None
-native_error: str | None
-try:
-    import pygen._C as native
-
-    native_error = None
-except ImportError as error:
-    native = None
-    # Written by setup.py when the build fails.
-    note = Path(__file__).parents[1] / "native_build.txt"
-    native_error = note.read_text().strip() if note.exists() else str(error)
 
 __all__ = [
     "conv_bn_act",

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pygen.ops.compiled import native
 from pygen.ops.strided_conv import is_channels_last
 
 _HALF = (torch.bfloat16, torch.float16)
@@ -24,6 +25,9 @@ def _halves_of_the_cpu() -> tuple[torch.dtype, ...]:
 
 
 _LEFT_TO_PYTORCH = {"cpu": _halves_of_the_cpu()}
+# But for what kernels multiply by a matrix unit: pictures, whose number is a side of the matrices, and channels.
+_MULTIPLIED = {"cpu": (torch.bfloat16,) if native and native.cpu_matrix_unit else ()}
+_LEAST_PICTURES, _CHANNELS = 4, 32
 # Of the smaller picture, from which on a pass over the weights costs less than leaving the layer to PyTorch.
 _LEAST_PIXELS = 128
 # Of the result, for which PyTorch's transposed convolution in half precision is slow.
@@ -38,6 +42,14 @@ def pair(value: Pair) -> tuple[int, int]:
 
 def _is_left_to_pytorch(x: Tensor) -> bool:
     return x.dtype in _LEFT_TO_PYTORCH.get(x.device.type, ())
+
+
+def _is_multiplied(x: Tensor, weight: Tensor) -> bool:
+    return (
+        x.dtype in _MULTIPLIED.get(x.device.type, ())
+        and x.shape[0] >= _LEAST_PICTURES
+        and weight.shape[0] % _CHANNELS == weight.shape[1] % _CHANNELS == 0
+    )
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -116,7 +128,7 @@ class Geometry(NamedTuple):
             and x.numel() > 0
             and weight.numel() > 0
             and x.dtype in _DTYPES
-            and not _is_left_to_pytorch(x)
+            and (not _is_left_to_pytorch(x) or _is_multiplied(x, weight))
         )
 
     def folds(self, x: Tensor, weight: Tensor) -> bool:

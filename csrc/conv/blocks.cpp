@@ -1,0 +1,153 @@
+// Up and down of pictures in bfloat16 by a matrix unit: the rows of a product are images, at one pixel. So there are no
+// borders and no copies: of a pixel, the taps that meet the picture are summed. Channels come in multiples of kSide.
+// Sums run in an order that depends on the sizes alone, never on the threads.
+#include "activation.h"
+#include "matrix.h"
+
+namespace pygen::PYGEN_ISA {
+namespace {
+
+using T = BFloat16;
+using Lanes = Vector<T>::Lanes;
+constexpr int64_t kVectors = kSide / kLanes<T>, kTaps = 16;
+
+// An item takes a block of images, and of the small picture a row of pixels.
+struct Shape {
+  int64_t images, blocks;  // of a part of the batch
+  int64_t chunks;          // of input channels
+  int64_t panels;          // of output channels
+
+  explicit Shape(const Correlation<T>& a)
+      : images(a.images / a.parts),
+        blocks(over(images, kSide)),
+        chunks(over(a.channels, kSide)),
+        panels(over(a.out_channels, kSide)) {}
+  // Of what is packed: [panels, taps, chunks], right parts.
+  int64_t packed(int64_t panel, int64_t tap, int64_t chunk) const {
+    return ((panel * kTaps + tap) * chunks + chunk) * kSide * kSide;
+  }
+};
+
+int64_t packed_size(const Correlation<T>& a) {
+  const Shape shape(a);
+  return shape.packed(shape.panels, 0, 0);
+}
+
+int64_t pack_items(const Correlation<T>& a) {
+  const Shape shape(a);
+  return shape.panels * shape.chunks;
+}
+
+void pack(const Correlation<T>& a, const Weight<const T>& weight, int64_t item, T* packed) {
+  const Shape shape(a);
+  const int64_t panel = item / shape.chunks, chunk = item % shape.chunks;
+  const int64_t in = a.up ? weight.small : weight.big, out = a.up ? weight.big : weight.small;
+  for (int64_t half = 0; half < kSide; half += kHalf)
+    for (int64_t pair = 0; pair < kHalf; ++pair) {
+      const T* from = weight.data + (chunk * kSide + 2 * pair) * in + (panel * kSide + half) * out;
+      alignas(64) T by_column[kHalf][kTaps][2], by_tap[kTaps][kHalf][2];
+      if (weight.row == 4 && weight.column == 1) {
+        for (int64_t j = 0; j < kHalf; ++j) pair_up(from + j * out, from + j * out + in, by_column[j][0]);
+        transpose_pairs(by_column[0][0], by_tap[0][0]);
+      } else {
+        for (int64_t i = 0; i < kTaps; ++i)
+          for (int64_t j = 0; j < kHalf; ++j)
+            for (int64_t k = 0; k < 2; ++k)
+              by_tap[i][j][k] = from[k * in + j * out + i / 4 * weight.row + i % 4 * weight.column];
+      }
+      for (int64_t i = 0; i < kTaps; ++i)
+        std::memcpy(packed + shape.packed(panel, i, chunk) + (half + pair) * kSide, by_tap[i], sizeof by_tap[i]);
+    }
+}
+
+int64_t items(const Correlation<T>& a) { return a.parts * Shape(a).blocks * a.height; }
+
+// Of what products need.
+int64_t scratch_size(const Correlation<T>& a) {
+  return (kSide * kSide * sizeof(float) + kTaps * Shape(a).chunks * sizeof(Step)) / sizeof(T);
+}
+
+// Sums of what a panel's channels have got, about its first values.
+struct Moments {
+  Lanes shift[kVectors], sum[kVectors] = {}, squares[kVectors] = {};
+  int64_t n = 0;
+
+  void store(int64_t channel, int64_t channels, double* moments) const {
+    if (channel == 0) moments[0] = static_cast<double>(n);
+    for (int64_t i = 0; i < kSide; ++i) {
+      const double part = sum[i / kLanes<T>][i % kLanes<T>], square = squares[i / kLanes<T>][i % kLanes<T>];
+      moments[1 + channel + i] = shift[i / kLanes<T>][i % kLanes<T>] + part / n;
+      moments[1 + channels + channel + i] = square > part * part / n ? square - part * part / n : 0;
+    }
+  }
+};
+
+// A pixel's results of `rows` images, from their products.
+void finish(const Correlation<T>& a, const float* products, int64_t rows, const float* bias, int64_t stride, T* to,
+            Moments* moments) {
+  for (int64_t row = 0; row < rows; ++row, products += kSide, to += stride) {
+    Lanes values[kVectors];
+    for (int64_t v = 0; v < kVectors; ++v) {
+      Lanes summand = {};
+      if (bias) load(bias + v * kLanes<T>, kLanes<T>, summand);
+      load(products + v * kLanes<T>, kLanes<T>, values[v]);
+      values[v] += summand;
+    }
+    activate<float>(a.activation, a.slope, values, kVectors);
+    for (int64_t v = 0; v < kVectors; ++v) Vector<T>::store(values[v], to + v * kLanes<T>);
+    if (moments) {
+      if (moments->n++ == 0) std::memcpy(moments->shift, values, sizeof values);
+      for (int64_t v = 0; v < kVectors; ++v) {
+        const Lanes difference = values[v] - moments->shift[v];
+        moments->sum[v] += difference;
+        moments->squares[v] += difference * difference;
+      }
+    }
+  }
+}
+
+void run(const Correlation<T>& a, int64_t item, T* scratch) {
+  const Shape shape(a);
+  const int64_t block = item / a.height, y = item % a.height, begin = block % shape.blocks * kSide,
+                image = block / shape.blocks * shape.images + begin, rows = least(kSide, shape.images - begin);
+  const int64_t height = a.up ? a.height : 2 * a.height, width = a.up ? a.width : 2 * a.width,
+                scale = a.up ? 2 : 1;  // the picture that is read; the side of what a pixel writes
+  const int64_t in_stride = height * width * a.channels,
+                out_stride = scale * scale * a.height * a.width * a.out_channels;
+  const T* x = a.x + image * in_stride;
+  T* out = a.out + image * out_stride;
+  float* products = reinterpret_cast<float*>(scratch);
+  Step* steps = reinterpret_cast<Step*>(products + kSide * kSide);
+  const Products multiply(rows, in_stride);
+  for (int64_t panel = 0; panel < shape.panels; ++panel) {
+    Moments moments;
+    for (int64_t target = 0; target < scale * scale; ++target)
+      for (int64_t column = 0; column < a.width; ++column) {
+        int64_t n = 0;
+        const int64_t to_row = scale * y + target / 2, to_column = scale * column + target % 2;
+        // Tap i of `up` takes pixel (to + 1 - i) / 2 if that is whole, of `down` 2 * to - 1 + i.
+        for (int64_t i = a.up ? 1 - to_row % 2 : 0; i < 4; i += scale) {
+          const int64_t row = a.up ? (to_row + 1 - i) / 2 : 2 * y - 1 + i;
+          if (row < 0 || row >= height || (a.up && to_row + 1 < i)) continue;
+          for (int64_t j = a.up ? 1 - to_column % 2 : 0; j < 4; j += scale) {
+            const int64_t from = a.up ? (to_column + 1 - j) / 2 : 2 * column - 1 + j;
+            if (from < 0 || from >= width || (a.up && to_column + 1 < j)) continue;
+            for (int64_t chunk = 0; chunk < shape.chunks; ++chunk)
+              steps[n++] = {x + (row * width + from) * a.channels + chunk * kSide,
+                            a.packed + shape.packed(panel, 4 * i + j, chunk)};
+          }
+        }
+        multiply.run(steps, n, false, products);
+        const int64_t at = (to_row * scale * a.width + to_column) * a.out_channels + panel * kSide;
+        finish(a, products, rows, a.bias ? a.bias + panel * kSide : nullptr, out_stride, out + at,
+               a.moments ? &moments : nullptr);
+      }
+    if (a.moments) moments.store(panel * kSide, a.out_channels, a.moments + item * (1 + 2 * a.out_channels));
+  }
+}
+
+}  // namespace
+
+const CorrelationKernels<BFloat16> kBlocks = {packed_size, pack_items, pack, items, items, scratch_size, run};
+
+}  // namespace pygen::PYGEN_ISA
