@@ -148,6 +148,7 @@ void run(const Correlation<T>& a, int64_t item, T* scratch) {
 
 }  // namespace
 
+extern const CorrelationKernels<BFloat16> kBlocks;
 const CorrelationKernels<BFloat16> kBlocks = {packed_size, pack_items, pack, items, items, scratch_size, run};
 
 }  // namespace pygen::PYGEN_ISA

@@ -136,6 +136,7 @@ void run(const WeightGradient<T>& a, int64_t item, T* scratch) {
 
 }  // namespace
 
+extern const WeightGradientKernels<BFloat16> kBlocksGradient;
 const WeightGradientKernels<BFloat16> kBlocksGradient = {1, items, scratch_size, run, packed_size, pack_items, pack};
 
 }  // namespace pygen::PYGEN_ISA

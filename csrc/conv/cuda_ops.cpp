@@ -163,7 +163,9 @@ Tensor act_cuda(const Tensor& x, const Tensor& weight, const Maybe& bias, bool t
                 double slope) {
   const Sizes s(x, weight, transposed);
   const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
-  const Vector summand(x, bias, s.channels, x.scalar_type(), "bias must be [C_out] in the dtype of x");
+  if (bias && bias->scalar_type() == computed_type(x) && x.scalar_type() != computed_type(x))
+    return act_cuda(x, weight, torch::stable::to(*bias, x.scalar_type()), transposed, activation, slope);
+  const Vector summand(x, bias, s.channels, x.scalar_type(), "bias must be [C_out] in the dtype of x, or in float32");
   Result y = s.result(x);
   if (s.batch == 0) return y.out;
   if (const Filling filling(s, transposed); filling) {

@@ -41,7 +41,8 @@ def _extension() -> Iterator[tuple[str, str]]:
         yield "", "get it: install a C++ compiler (CUDA kernels: also nvcc), then pygen again"
         return
     yield "extension", f"pygen._C, {native.compiler}, built against torch {native.torch_version}"
-    yield "CPU kernels", native.cpu_instruction_set
+    unit = ", AMX for bfloat16" if native.cpu_matrix_unit else ""
+    yield "CPU kernels", native.cpu_instruction_set + unit
     if native.cuda_architectures:
         yield "CUDA kernels", f"{native.cuda_architectures}, {native.cuda_compiler}"
     else:

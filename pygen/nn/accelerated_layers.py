@@ -5,6 +5,7 @@ its result; a layer that is given a result marked for it returns it, and does it
 anything else. So a layer that is called by itself, or by several threads, gives what it always did.
 """
 
+import math
 import threading
 import weakref
 from typing import Any, ClassVar
@@ -16,6 +17,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from pygen.nn.runs import altered, has_kernel, kind, may_be_product
 from pygen.ops import conv_bn_act, conv_transpose_bn_act
+from pygen.ops.convolution import HALF, is_left_to_pytorch
 from pygen.ops.strided_conv import is_channels_last
 
 LINK = "_pygen_link"
@@ -52,6 +54,8 @@ class Link:
         self.heir = None if heir is None else weakref.ref(heir)
         # The thread whose last result has not gone through the whole run.
         self.unfinished: int | None = None
+        # See `_few`; made by the first call.
+        self.few: tuple[float, float] | None = None
 
     def modules(self) -> tuple[nn.Module, ...]:
         """The members; none if one is gone."""
@@ -72,10 +76,17 @@ class Link:
         self.__init__(state["modules"], state["heir"])  # type: ignore[misc]
 
 
-# Products of numbers below which a run takes longer than its layers do: without gradients, and with them.
-_LEAST_PRODUCTS = {("cpu", torch.float32): (1 << 25, 1 << 23)}
+# Products of numbers below which a run takes longer than its layers do on a CPU: without gradients, and with them.
+_LEAST_PRODUCTS = {
+    torch.float32: (1 << 25, 1 << 23),
+    torch.bfloat16: (1 << 26, 1 << 25),
+    torch.float16: (1 << 27, 1 << 27),
+}
 # Kernels for fewer channels, or smaller sides of the small picture, are others.
 _FEW_CHANNELS, _LEAST_SIDE = 8, 3
+_LEAST_PRODUCTS_OF_FEW = 1 << 20, 0
+# From which on a convolution that is not transposed pays in inference.
+_MANY_CHANNELS = 64
 
 
 def _pays(convolution: Any, link: Link, x: Tensor) -> bool:
@@ -91,29 +102,57 @@ def _pays(convolution: Any, link: Link, x: Tensor) -> bool:
             return False
         if may_be_product(convolution):
             return x.shape[2:] == ((1, 1) if is_up else (4, 4))
-    least = _LEAST_PRODUCTS.get((x.device.type, x.dtype))
-    if least is None or not has_kernel(convolution):
+    if x.device.type != "cpu" or x.dtype not in _LEAST_PRODUCTS or not has_kernel(convolution):
+        return True
+    if x.dtype in HALF and not is_left_to_pytorch(x):
         return True
     is_training = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     height, width = (side if is_up else side // 2 for side in x.shape[2:])
     products = x.shape[0] * height * width * weight.numel()
-    channels = min(weight.shape[:2])
-    if channels < _FEW_CHANNELS:
-        return is_training or (is_up and products >= 1 << 20)
-    return (
-        min(height, width) >= _LEAST_SIDE
-        and products >= least[is_training]
-        and (is_training or is_up or channels >= 64)
+    has_few_channels = min(weight.shape[:2]) < _FEW_CHANNELS
+    return products >= _least_products(x.dtype, convolution)[is_training] and (
+        has_few_channels or min(height, width) >= _LEAST_SIDE
     )
+
+
+def _least_products(dtype: torch.dtype, convolution: Any) -> tuple[float, float]:
+    """Of a convolution with a kernel, on a CPU: without gradients, and with them."""
+    channels = min(convolution.weight.shape[:2])
+    is_up = isinstance(convolution, nn.ConvTranspose2d)
+    inference, training = _LEAST_PRODUCTS[dtype]
+    if channels < _FEW_CHANNELS:
+        inference, training = _LEAST_PRODUCTS_OF_FEW
+    return inference if is_up or channels >= _MANY_CHANNELS else math.inf, training
+
+
+def _few(convolution: Any) -> tuple[float, float]:
+    """How many numbers of x in float32 on a CPU are too few for `_pays`: without gradients, and with them."""
+    if not has_kernel(convolution):
+        return 0, 0
+    weight = convolution.weight
+    is_up = isinstance(convolution, nn.ConvTranspose2d)
+    products_of_one = weight.numel() / weight.shape[0 if is_up else 1] / (1 if is_up else 4)
+    inference, training = _least_products(torch.float32, convolution)
+    return inference / products_of_one, training / products_of_one
 
 
 def _members(convolution: nn.Module, x: Tensor) -> tuple[nn.Module, ...]:
     """What a convolution computes now: its run, or nothing if each must do its own work."""
     link = convolution.__dict__.get(LINK)
-    # First what is cheap to see: a small layer takes little more time than the other checks.
-    is_map = type(x) in (Tensor, nn.Parameter) and x.dim() == 4
     # A parametrised weight is no parameter, and computed anew, with new state, by each look at it.
-    if link is None or not is_map or "weight" not in convolution._parameters:
+    if (
+        link is None
+        or type(x) not in (Tensor, nn.Parameter)
+        or "weight" not in convolution._parameters
+        # Exported programs consist of PyTorch's operators alone, and sizes would be among them.
+        or torch.jit.is_tracing()  # type: ignore[attr-defined]
+    ):
+        return ()
+    # Then what is cheap to see: a small layer takes little more time than the other checks.
+    if link.few is None:
+        link.few = _few(convolution)
+    is_small = x.numel() < link.few[torch.is_grad_enabled()]
+    if (is_small and x.dtype == torch.float32 and x.is_cpu) or x.dim() != 4:
         return ()
     if not _pays(convolution, link, x):
         return ()
@@ -124,9 +163,7 @@ def _members(convolution: nn.Module, x: Tensor) -> tuple[nn.Module, ...]:
         or modules[0] is not convolution
         or any(altered(m) or not hasattr(m, "accelerates") for m in modules)
         or _has_any_global_hook()
-        # Exported programs consist of PyTorch's operators alone.
-        or torch.jit.is_tracing()  # type: ignore[attr-defined]
-        # So does torch.compile's input: it fuses what follows a convolution itself.
+        # torch.compile fuses what follows a convolution itself.
         or torch.compiler.is_compiling()
         # vmap and derivatives in forward mode know no operators of ours.
         or torch._C._are_functorch_transforms_active()

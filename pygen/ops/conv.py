@@ -55,7 +55,10 @@ class _Norm(NamedTuple):
     def folded(
         self, geometry: Geometry, weight: Tensor, bias: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Weight and bias of a convolution after which running statistics need no normalisation."""
+        """Weight and bias of a convolution after which running statistics need no normalisation.
+
+        The bias is not rounded to half precision.
+        """
         dtype = statistics_dtype(weight.dtype)
         running_mean, running_var = cast(Tensor, self.running_mean), cast(Tensor, self.running_var)
         scale = (running_var.to(dtype) + self.eps).rsqrt()
@@ -66,7 +69,7 @@ class _Norm(NamedTuple):
         if self.bias is not None:
             shift = shift + self.bias
         shape = (-1, 1, 1) if geometry.transposed else (-1, 1, 1, 1)
-        return (weight * scale.view(shape)).to(weight.dtype), shift.to(weight.dtype)
+        return (weight * scale.view(shape)).to(weight.dtype), shift
 
     def update(self, mean: Tensor, var: Tensor, bias: Tensor | None, size: int) -> None:
         """As PyTorch does after a batch: the unbiased variance, of ``size`` numbers per channel."""
@@ -178,16 +181,21 @@ def _layer(
     _check(x, geometry.channels(weight), bias, norm, activation)
     device = x.device.type
     (x,) = cast(tuple[Tensor], _autocast(device, x))
-    if norm.kind == "running" and geometry.folds(x, weight):
+    folds = norm.kind == "running" and geometry.folds(x, weight)
+    if folds:
         weight, bias = norm.folded(geometry, weight, bias)
         norm = norm._replace(kind="none")
-    weight, bias = cast(tuple[Tensor, Tensor], _autocast(device, weight, bias))
-    if slope >= 0 and geometry.has_operator(x, weight, bias):
+    (weight,) = cast(tuple[Tensor], _autocast(device, weight))
+    if not folds:
+        (bias,) = _autocast(device, bias)
+    if slope >= 0 and geometry.has_operator(x, weight, None if folds else bias):
         index = ACTIVATIONS.index(activation)
         if norm.kind == "none":
             return strided_conv_act(x, weight, bias, geometry.transposed, index, slope)
         if norm.kind == "batch" and _values_per_channel(x, geometry) > norm.n_batches:
             return _batch_layer(x, weight, bias, norm, geometry.transposed, index, slope)
+    if folds:
+        bias = cast(Tensor, bias).to(weight.dtype)
     return _activate(norm.apply(geometry.convolve(x, weight, bias)), activation, slope)
 
 

@@ -10,14 +10,14 @@ from torch.nn import functional as F
 from pygen.ops.compiled import native
 from pygen.ops.strided_conv import is_channels_last
 
-_HALF = (torch.bfloat16, torch.float16)
-_DTYPES = (torch.float32, torch.float64, *_HALF)
+HALF = (torch.bfloat16, torch.float16)
+_DTYPES = (torch.float32, torch.float64, *HALF)
 
 
 def _halves_of_the_cpu() -> tuple[torch.dtype, ...]:
     """Those that it has instructions for, so that PyTorch multiplies them faster than float32."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
-        return _HALF  # unknown
+        return HALF  # unknown
     # Private, but torch has no public names for them in 2.10 to 2.13.
     has_bfloat16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)()
     has_float16 = getattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", lambda: True)()
@@ -40,7 +40,8 @@ def pair(value: Pair) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
-def _is_left_to_pytorch(x: Tensor) -> bool:
+def is_left_to_pytorch(x: Tensor) -> bool:
+    """Whether it is half precision that PyTorch multiplies fast."""
     return x.dtype in _LEFT_TO_PYTORCH.get(x.device.type, ())
 
 
@@ -55,7 +56,7 @@ def _is_multiplied(x: Tensor, weight: Tensor) -> bool:
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`torch.nn.functional.linear`; on a CPU without instructions for half precision by way of float32."""
     fits = x.dtype == weight.dtype == (x if bias is None else bias).dtype
-    is_slow = x.device.type == "cpu" and x.dtype in _HALF and not _is_left_to_pytorch(x)
+    is_slow = x.device.type == "cpu" and x.dtype in HALF and not is_left_to_pytorch(x)
     if not (fits and is_slow):
         return F.linear(x, weight, bias)
     with torch.autocast(x.device.type, enabled=False):
@@ -128,7 +129,7 @@ class Geometry(NamedTuple):
             and x.numel() > 0
             and weight.numel() > 0
             and x.dtype in _DTYPES
-            and (not _is_left_to_pytorch(x) or _is_multiplied(x, weight))
+            and (not is_left_to_pytorch(x) or _is_multiplied(x, weight))
         )
 
     def folds(self, x: Tensor, weight: Tensor) -> bool:
@@ -173,7 +174,7 @@ class Geometry(NamedTuple):
             and weight.shape[1] <= _FEW_MAPS
             and weight.shape[2] == weight.shape[3] == 4
             and x.numel() > 0
-            and _is_left_to_pytorch(x)
+            and is_left_to_pytorch(x)
             and not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
         )
 

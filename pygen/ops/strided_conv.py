@@ -259,7 +259,7 @@ def strided_conv_act(
     weight : Tensor
         ``[C_out, C_in, 4, 4]``, transposed ``[C_in, C_out, 4, 4]``.
     bias : Tensor, optional
-        ``[C_out]``.
+        ``[C_out]``, in the dtype of x or, where that is half precision, in float32.
     transposed : bool
         Whether sides are doubled instead of halved.
     activation : int
@@ -273,4 +273,5 @@ def strided_conv_act(
         ``[N, C_out, H / 2, W / 2]`` or ``[N, C_out, 2 H, 2 W]``, in channels-last format if x or
         weight is.
     """
-    return activate_(convolve(x, weight, bias, transposed), activation, slope)
+    rounded = None if bias is None else bias.to(x.dtype)
+    return activate_(convolve(x, weight, rounded, transposed), activation, slope)

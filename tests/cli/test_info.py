@@ -40,6 +40,7 @@ def test_extension(info, monkeypatch: pytest.MonkeyPatch) -> None:
         compiler="GNU 12",
         torch_version="2.13.0",
         cpu_instruction_set="avx2",
+        cpu_matrix_unit=False,
         cuda_architectures="80-real 90a-real",
         cuda_compiler="nvcc 13.0",
     )
@@ -48,6 +49,9 @@ def test_extension(info, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["extension"] == "pygen._C, GNU 12, built against torch 2.13.0"
     assert found["CPU kernels"] == "avx2"
     assert found["CUDA kernels"] == "80-real 90a-real, nvcc 13.0"
+
+    built.cpu_instruction_set, built.cpu_matrix_unit = "avx512", True
+    assert info()["CPU kernels"] == "avx512, AMX for bfloat16"
 
     built.cuda_architectures = ""
     assert "install nvcc" in info()["CUDA kernels"]

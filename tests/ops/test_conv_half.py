@@ -2,15 +2,16 @@
 
 from collections import defaultdict
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
-from convolutions import GEOMETRIES, NORMS, Layer, eager, fused, results
+from convolutions import FORMATS, GEOMETRIES, NORMS, Layer, eager, fused, results
 from operator_calls import OperatorCalls
 from torch.nn import functional as F
 
 from pygen import ops
-from pygen.ops import convolution
+from pygen.ops import convolution, native
 
 
 @pytest.fixture(params=[True, False], ids=["instructions", "no instructions"])
@@ -36,6 +37,40 @@ def test_bfloat16_is_no_worse_than_eager_under_autocast(transposed):
                 found = results(layer, torch.float32, run)
             assert found["y"].dtype == torch.bfloat16
             assert found["conv.weight"].dtype == found["norm.weight"].dtype == torch.float32
+            for name, value in found.items():
+                squares[name][column] += (value.double() - exact[name]).square().sum().item()
+    for name, (ours, eagers) in squares.items():
+        assert ours**0.5 <= 1.1 * eagers**0.5, name
+
+
+WIDE = Layer(batch=12, inputs=32, outputs=64, sides=(6, 8), activation="leaky_relu")
+
+
+@pytest.mark.skipif(
+    not (native and native.cpu_matrix_unit), reason="no kernels for a matrix unit of this CPU"
+)
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("norm", NORMS)
+def test_bfloat16_by_a_matrix_unit(norm, transposed):
+    """No worse than eager under autocast, in every memory format, by the operators in bfloat16."""
+    squares = defaultdict(lambda: [0.0, 0.0])
+    for seed, (x_format, weight_format, _) in enumerate(product(FORMATS, FORMATS, range(2))):
+        layer = replace(
+            WIDE,
+            transposed=transposed,
+            norm=norm,
+            bias=norm == "none",
+            n_batches=1 + seed % 2 if norm == "batch" else 1,
+            x_format=x_format,
+            weight_format=weight_format,
+            seed=seed,
+        )
+        exact = results(layer, torch.float64, eager)
+        for column, run in enumerate((fused, eager)):
+            with torch.autocast("cpu", torch.bfloat16), OperatorCalls() as called:
+                found = results(layer, torch.float32, run)
+            if run is fused:
+                assert {call.dtype for call in called.named("pygen.")} == {torch.bfloat16}
             for name, value in found.items():
                 squares[name][column] += (value.double() - exact[name]).square().sum().item()
     for name, (ours, eagers) in squares.items():
