@@ -29,5 +29,16 @@ struct Vector<BFloat16> {
   typedef uint32_t Words __attribute__((vector_size(kVectorBytes)));
 };
 
+inline float number(BFloat16 x) {
+  const uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+template <class T>
+inline T number(T x) {
+  return x;
+}
+
 }  // namespace
 }  // namespace pygen::PYGEN_ISA

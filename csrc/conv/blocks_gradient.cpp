@@ -97,28 +97,18 @@ void sum(const WeightGradient<T>& a, const Shape& shape, int64_t small, int64_t 
 }
 
 // The gradients [taps, small, big] of kSide small and big channels.
-void put(const float* products, const Weight<T>& to) {
+void put(const float* products, const Weight<float>& to) {
+  constexpr int64_t kWide = kLanes<float>;
   for (int64_t s = 0; s < kSide; ++s)
-    for (int64_t b = 0; b < kSide; b += kLanes<T>) {
-      T* place = to.data + s * to.small + b * to.big;
+    for (int64_t b = 0; b < kSide; b += kWide) {
+      const float* from = products + s * kSide + b;
+      float* place = to.data + s * to.small + b * to.big;
       if (to.row == 4 && to.column == 1) {
-        float by_channel[kLanes<T>][kTaps];
-        for (int64_t i = 0; i < kTaps; i += kLanes<T>)
-          transpose(products + (i * kSide + s) * kSide + b, kPart, by_channel[0] + i, kTaps);
-        for (int64_t j = 0; j < kLanes<T>; ++j)
-          for (int64_t i = 0; i < kTaps; i += kLanes<T>) {
-            Vector<T>::Lanes lanes;
-            Vector<float>::load(by_channel[j] + i, lanes);
-            Vector<T>::store(lanes, place + j * to.big + i);
-          }
+        for (int64_t i = 0; i < kTaps; i += kWide) transpose(from + i * kPart, kPart, place + i, to.big);
       } else {
-        for (int64_t i = 0; i < kTaps; ++i) {
-          Vector<T>::Lanes lanes;
-          T numbers[kLanes<T>];
-          Vector<float>::load(products + (i * kSide + s) * kSide + b, lanes);
-          Vector<T>::store(lanes, numbers);
-          for (int64_t j = 0; j < kLanes<T>; ++j) place[j * to.big + i / 4 * to.row + i % 4 * to.column] = numbers[j];
-        }
+        for (int64_t i = 0; i < kTaps; ++i)
+          for (int64_t j = 0; j < kWide; ++j)
+            place[j * to.big + i / 4 * to.row + i % 4 * to.column] = from[i * kPart + j];
       }
     }
 }

@@ -24,8 +24,9 @@ struct Weight {
   int64_t small, big, row, column;  // strides
 };
 
-// Up or down. What is packed is the kernel's own; where there are moments, items leave among them, for the pixels that
-// they wrote: their number, and of each channel the mean and the sum of squared deviations from it.
+// Up or down. What is packed is the kernel's own, as its scratch is, counted in numbers of T; where there are moments,
+// items leave among them, for the pixels that they wrote: their number, and of each channel the mean and the sum of
+// squared deviations from it.
 template <class T>
 struct Correlation {
   bool up;
@@ -61,7 +62,7 @@ struct WeightGradient {
   int64_t small_channels, big_channels;
   int64_t parts;  // that are computed at a time
   const T *small, *big;
-  Weight<T> out;
+  Weight<Number<T>> out;
   const T* packed;
 };
 
@@ -109,6 +110,8 @@ extern const RowKernels<float> kRowsFloat;
 extern const CorrelationKernels<double> kTiledDouble, kDirectDouble;
 extern const WeightGradientKernels<double> kTiledGradientDouble, kDirectGradientDouble;
 extern const RowKernels<double> kRowsDouble;
+extern const CorrelationKernels<BFloat16> kDirectBFloat16;
+extern const WeightGradientKernels<BFloat16> kDirectGradientBFloat16;
 extern const RowKernels<BFloat16> kRowsBFloat16;
 }  // namespace baseline
 namespace avx2 {
@@ -118,6 +121,8 @@ extern const RowKernels<float> kRowsFloat;
 extern const CorrelationKernels<double> kTiledDouble, kDirectDouble;
 extern const WeightGradientKernels<double> kTiledGradientDouble, kDirectGradientDouble;
 extern const RowKernels<double> kRowsDouble;
+extern const CorrelationKernels<BFloat16> kDirectBFloat16;
+extern const WeightGradientKernels<BFloat16> kDirectGradientBFloat16;
 extern const RowKernels<BFloat16> kRowsBFloat16;
 }  // namespace avx2
 namespace avx512 {
@@ -127,6 +132,8 @@ extern const RowKernels<float> kRowsFloat;
 extern const CorrelationKernels<double> kTiledDouble, kDirectDouble;
 extern const WeightGradientKernels<double> kTiledGradientDouble, kDirectGradientDouble;
 extern const RowKernels<double> kRowsDouble;
+extern const CorrelationKernels<BFloat16> kDirectBFloat16;
+extern const WeightGradientKernels<BFloat16> kDirectGradientBFloat16;
 extern const RowKernels<BFloat16> kRowsBFloat16;
 }  // namespace avx512
 // Only where the processor has the instructions.

@@ -1,6 +1,7 @@
 // The weight's gradient of up and down as one matrix product, for pictures too small or channels too few for tiles.
 // CMake compiles this file once per instruction set, PYGEN_ISA naming the namespace. Sums run in an order that depends
 // on the sizes alone, never on the threads.
+#include "bfloat16.h"
 #include "conv.h"
 #include "tile.h"
 
@@ -13,7 +14,7 @@ constexpr int kTaps = 16;
 // does so for a panel of these, with a chunk of positions after the other.
 template <class T>
 int64_t patch_size(const WeightGradient<T>& a) {
-  return up_to(kTaps * a.big_channels, kHigh<T>);
+  return up_to(kTaps * a.big_channels, kHigh<Number<T>>);
 }
 
 // Patches made together: a vector cannot be loaded from what was stored in parts just before.
@@ -26,56 +27,66 @@ int64_t items(const WeightGradient<T>& a) {
 
 template <class T>
 int64_t scratch_size(const WeightGradient<T>& a) {
-  return patch_size(a) * (kPatches + kChunk + kColumns<T>)+kChunk * kColumns<T>;
+  constexpr int64_t kUnits = sizeof(Number<T>) / sizeof(T);
+  return (patch_size(a) * (kPatches + kChunk + kColumns<T>)+kChunk * kColumns<T>)*kUnits;
 }
 
 // Patches of some positions, left [patch / high, count, high].
 template <class T>
-void gather(const WeightGradient<T>& a, int64_t first, int64_t count, T* patches, T* left) {
+void gather(const WeightGradient<T>& a, int64_t first, int64_t count, T* patches, Number<T>* left) {
   const int64_t size = patch_size(a), picture = 4 * a.height * a.width * a.big_channels;
-  const bool is_short = size == kHigh<T>;  // then left is as patches are
+  constexpr int64_t kRow = kHigh<Number<T>>;
+  const bool is_short = std::is_same_v<T, Number<T>> && size == kRow;  // then left is as patches are
   int64_t x = first % a.width, y = first / a.width % a.height;
   const T* from = a.big + first / (a.height * a.width) * picture;
   for (int64_t begin = 0; begin < count; begin += kPatches) {
     const int64_t n = least(kPatches, count - begin);
     for (int64_t i = 0; i < n; ++i) {
       copy_patch(from, a.height, a.width, a.big_channels, y, x,
-                 is_short ? left + (begin + i) * size : patches + i * size);
+                 is_short ? reinterpret_cast<T*>(left) + (begin + i) * size : patches + i * size);
       if (++x < a.width) continue;
       x = 0;
       if (++y < a.height) continue;
       y = 0, from += picture;
     }
-    for (int64_t k = 0; !is_short && k < size; k += kHigh<T>)
+    for (int64_t k = 0; !is_short && k < size; k += kRow)
       for (int64_t i = 0; i < n; ++i)
-        std::memcpy(left + k * count + (begin + i) * kHigh<T>, patches + i * size + k, kHigh<T> * sizeof(T));
+        for (int64_t j = 0; j < kRow; j += kLanes<T>) {
+          typename Vector<T>::Lanes lanes;
+          Vector<T>::load(patches + i * size + k + j, lanes);
+          Vector<Number<T>>::store(lanes, left + k * count + (begin + i) * kRow + j);
+        }
   }
 }
 
 template <class T>
-void run(const WeightGradient<T>& a, int64_t item, T* patches) {
+void run(const WeightGradient<T>& a, int64_t item, T* scratch) {
+  using N = Number<T>;
   const int64_t size = patch_size(a), positions = a.images * a.height * a.width, channel = item * kColumns<T>,
                 channels = least(kColumns<T>, a.small_channels - channel);
-  T *left = patches + kPatches * size, *products = left + kChunk * size, *padded = products + size * kColumns<T>;
+  N *left = reinterpret_cast<N*>(scratch), *products = left + kChunk * size, *padded = products + size * kColumns<T>;
+  T* patches = reinterpret_cast<T*>(padded + kChunk * kColumns<T>);
   std::memset(patches, 0, kPatches * size * sizeof(T));
   for (int64_t first = 0; first < positions; first += kChunk) {
     const int64_t count = least(kChunk, positions - first);
     gather(a, first, count, patches, left);
-    const T* right = a.small + first * a.small_channels + channel;
-    int64_t stride = a.small_channels;
-    if (channels < kColumns<T>) {
-      for (int64_t i = 0; i < count; ++i)
-        for (int64_t c = 0; c < kColumns<T>; ++c)
-          padded[i * kColumns<T> + c] = c < channels ? right[i * stride + c] : T(0);
-      right = padded, stride = kColumns<T>;
-    }
+    const T* pixels = a.small + first * a.small_channels + channel;
+    const bool is_right = std::is_same_v<T, N> && channels == kColumns<T>;
+    for (int64_t i = 0; !is_right && i < count; ++i)
+      for (int64_t c = 0; c < kColumns<T>; c += kLanes<T>) {
+        typename Vector<T>::Lanes lanes;
+        load(pixels + i * a.small_channels + c, channels - c, lanes);
+        Vector<N>::store(lanes, padded + i * kColumns<T> + c);
+      }
+    const N* right = is_right ? reinterpret_cast<const N*>(pixels) : padded;
     for (int64_t row = 0; row < kTaps * a.big_channels; row += kRows)
-      multiply_chunk<T, Left::kColumns>(left + row / kHigh<T> * kHigh<T> * count + row % kHigh<T>, right, count,
-                                        first > 0, products + row * kColumns<T>, kColumns<T>, stride);
+      multiply_chunk<N, Left::kColumns>(left + row / kHigh<N> * kHigh<N> * count + row % kHigh<N>, right, count,
+                                        first > 0, products + row * kColumns<T>, kColumns<T>,
+                                        is_right ? a.small_channels : kColumns<T>);
   }
   for (int64_t row = 0; row < kTaps * a.big_channels; ++row, products += kColumns<T>) {
     const int64_t i = row / a.big_channels;
-    T* to = a.out.data + row % a.big_channels * a.out.big + i / 4 * a.out.row + i % 4 * a.out.column;
+    N* to = a.out.data + row % a.big_channels * a.out.big + i / 4 * a.out.row + i % 4 * a.out.column;
     for (int64_t c = 0; c < channels; ++c) to[(channel + c) * a.out.small] = products[c];
   }
 }
@@ -87,5 +98,6 @@ constexpr WeightGradientKernels<T> kDirectGradient = {8, items<T>, scratch_size<
 
 const WeightGradientKernels<float> kDirectGradientFloat = kDirectGradient<float>;
 const WeightGradientKernels<double> kDirectGradientDouble = kDirectGradient<double>;
+const WeightGradientKernels<BFloat16> kDirectGradientBFloat16 = kDirectGradient<BFloat16>;
 
 }  // namespace pygen::PYGEN_ISA

@@ -110,13 +110,6 @@ class Products {
   }
 
  private:
-  static float number(BFloat16 x) {
-    const uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
-    float value;
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
-  }
-
   int64_t rows_, stride_;
 };
 #endif

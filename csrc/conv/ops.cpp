@@ -40,7 +40,7 @@ std::tuple<Tensor, Tensor> both_gradients(const Layer& layer, const T* grad, con
   if (needs_weight) {
     const Tensor in = pictures<T>(x);
     const T* given = data<T>(in);
-    Tensor out = numbers<T>(grad_weight);
+    Tensor out = numbers<Number<T>>(grad_weight);
     const WeightGradient<T> a = {layer.images,
                                  layer.height,
                                  layer.width,
@@ -49,10 +49,10 @@ std::tuple<Tensor, Tensor> both_gradients(const Layer& layer, const T* grad, con
                                  1,
                                  layer.transposed ? given : grad,
                                  layer.transposed ? grad : given,
-                                 layer.weight<T>(out),
+                                 layer.weight<Number<T>>(out),
                                  nullptr};
     weight_gradient(kernels.gradient, a);
-    if (type != kType<T>) torch::stable::copy_(grad_weight, out);
+    if (type != kType<Number<T>>) torch::stable::copy_(grad_weight, out);
   }
   return {grad_x, grad_weight};
 }

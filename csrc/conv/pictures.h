@@ -216,37 +216,40 @@ struct Kernels {
   const RowKernels<T>& rows;
 };
 
-#ifdef PYGEN_AMX
-inline Kernels<BFloat16> blocks() { return {amx::kBlocks, amx::kBlocksGradient, row_kernels<BFloat16>()}; }
-#endif
+// Tiles waste what is missing of 4x4 pixels, and transformed weights are six times as large.
+inline bool is_tiled(const Layer& layer) {
+  constexpr int64_t kLeastChannels = 8, kLeastSide = 3;
+  return std::min(layer.small_channels, layer.big_channels) >= kLeastChannels &&
+         std::min(layer.height, layer.width) >= kLeastSide;
+}
+
+inline bool has_blocks(const Layer& layer) {
+  constexpr int64_t kChannels = 32;  // of which they take multiples
+  return has_amx() && layer.small_channels % kChannels == 0 && layer.big_channels % kChannels == 0;
+}
 
 // Calls f with a number of the type that pictures are in.
 template <class F>
 void dispatch(const Layer& layer, ScalarType type, const F& f) {
-#ifdef PYGEN_AMX
-  constexpr int64_t kChannels = 32;  // of which blocks take multiples
-  if (type == ScalarType::BFloat16 && has_amx() && layer.small_channels % kChannels == 0 &&
-      layer.big_channels % kChannels == 0)
-    return f(BFloat16{});
-#endif
-  type == ScalarType::Double ? f(double{}) : f(float{});
+  if (type == ScalarType::Double) return f(double{});
+  if (type == ScalarType::BFloat16 && (has_blocks(layer) || !is_tiled(layer))) return f(BFloat16{});
+  f(float{});
 }
 
-// Tiles waste what is missing of 4x4 pixels, and transformed weights are six times as large.
 template <class T>
 Kernels<T> kernels_of(const Layer& layer) {
-  if constexpr (std::is_same_v<T, BFloat16>)
-    return blocks();
-  else {
-    constexpr int64_t kLeastChannels = 8, kLeastSide = 3;
-    const bool tiled = std::min(layer.small_channels, layer.big_channels) >= kLeastChannels &&
-                       std::min(layer.height, layer.width) >= kLeastSide;
-    if constexpr (std::is_same_v<T, float>)
-      return {tiled ? PYGEN_BEST(kTiledFloat) : PYGEN_BEST(kDirectFloat),
-              tiled ? PYGEN_BEST(kTiledGradientFloat) : PYGEN_BEST(kDirectGradientFloat), row_kernels<T>()};
-    else
-      return {tiled ? PYGEN_BEST(kTiledDouble) : PYGEN_BEST(kDirectDouble),
-              tiled ? PYGEN_BEST(kTiledGradientDouble) : PYGEN_BEST(kDirectGradientDouble), row_kernels<T>()};
+  const bool tiled = is_tiled(layer);
+  if constexpr (std::is_same_v<T, BFloat16>) {
+#ifdef PYGEN_AMX
+    if (has_blocks(layer)) return {amx::kBlocks, amx::kBlocksGradient, row_kernels<T>()};
+#endif
+    return {PYGEN_BEST(kDirectBFloat16), PYGEN_BEST(kDirectGradientBFloat16), row_kernels<T>()};
+  } else if constexpr (std::is_same_v<T, float>) {
+    return {tiled ? PYGEN_BEST(kTiledFloat) : PYGEN_BEST(kDirectFloat),
+            tiled ? PYGEN_BEST(kTiledGradientFloat) : PYGEN_BEST(kDirectGradientFloat), row_kernels<T>()};
+  } else {
+    return {tiled ? PYGEN_BEST(kTiledDouble) : PYGEN_BEST(kDirectDouble),
+            tiled ? PYGEN_BEST(kTiledGradientDouble) : PYGEN_BEST(kDirectGradientDouble), row_kernels<T>()};
   }
 }
 
@@ -268,8 +271,8 @@ void weight_gradient(const WeightGradientKernels<T>& kernels, WeightGradient<T> 
   const Between<T, Use::kPacked> packed(kernels.pack ? kernels.packed_size(a) : 0);
   if (kernels.pack) over_items(kernels.pack_items(a), [&](int64_t item) { kernels.pack(a, item, packed.data()); });
   a.packed = packed.data();
-  const Between<T, Use::kSums> memory((a.parts - 1) * weights);
-  T *sums = a.out.data, *more = memory.data();
+  const Between<Number<T>, Use::kSums> memory((a.parts - 1) * weights);
+  Number<T>*sums = a.out.data, *more = memory.data();
   std::vector<WeightGradient<T>> parts(a.parts, a);
   for (int64_t i = 0; i < a.parts; ++i) {
     const int64_t begin = images * i / a.parts;
@@ -281,8 +284,8 @@ void weight_gradient(const WeightGradientKernels<T>& kernels, WeightGradient<T> 
   over_items(a.parts * items, [&](int64_t item) {
     kernels.run(parts[item / items], item % items, scratch<T>(kernels.scratch_size(a)));
   });
-  constexpr int64_t kNumbers = 1 << 14;        // that a thread is worth
-  if constexpr (std::is_same_v<T, Number<T>>)  // others are one part, summed as numbers
+  constexpr int64_t kNumbers = 1 << 14;  // that a thread is worth
+  if (a.parts > 1)
     torch::stable::parallel_for(0, weights, kNumbers, [&](int64_t begin, int64_t end) {
       for (int64_t part = 0; part < a.parts - 1; ++part)
         for (int64_t i = begin; i < end; ++i) sums[i] += more[part * weights + i];

@@ -78,7 +78,7 @@ inline void load(const T* from, int64_t count, typename Vector<T>::Lanes& lanes)
     Vector<T>::load(from, lanes);
   } else {
     T some[kLanes<T>] = {};
-    if (count > 0) std::memcpy(some, from, count * sizeof(T));
+    for (int i = 0; i < kLanes<T> && i < count; ++i) some[i] = from[i];
     Vector<T>::load(some, lanes);
   }
 }
@@ -90,7 +90,7 @@ inline void store(const typename Vector<T>::Lanes& lanes, int64_t count, T* to) 
   } else {
     T all[kLanes<T>];
     Vector<T>::store(lanes, all);
-    std::memcpy(to, all, count * sizeof(T));
+    for (int i = 0; i < kLanes<T> && i < count; ++i) to[i] = all[i];
   }
 }
 
@@ -141,9 +141,9 @@ inline void copy_patch(const T* big, int64_t height, int64_t width, int64_t chan
       continue;
     }
     T *to = patch, *first = patch + skipped * channels, *last = first + (inside ? end - begin : 0) * channels;
-    for (; to < first; ++to) *to = T(0);
+    for (; to < first; ++to) *to = T{};
     for (; to < last; ++to) *to = *from++;
-    for (; to < patch + 4 * channels; ++to) *to = T(0);
+    for (; to < patch + 4 * channels; ++to) *to = T{};
   }
 }
 

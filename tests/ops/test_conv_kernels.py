@@ -2,7 +2,9 @@
 
 import ctypes
 
+import pytest
 import torch
+from instruction_sets import INSTRUCTION_SETS
 from torch.nn import functional as F
 
 SOURCES = [
@@ -35,9 +37,13 @@ def pictures(*shape: int) -> torch.Tensor:
     return torch.randn(shape).to(memory_format=torch.channels_last)
 
 
-def test_strided_conv(compiled):
+@pytest.fixture(scope="module", params=INSTRUCTION_SETS, ids=[e.name for e in INSTRUCTION_SETS])
+def kernels(request, tmp_path_factory):
+    return request.param.compile(tmp_path_factory.mktemp("kernels"), "strided_conv.cpp", *SOURCES)
+
+
+def test_strided_conv(kernels):
     """Errors are in the scale of the result."""
-    kernels = compiled("strided_conv.cpp", *SOURCES)
     torch.manual_seed(0)
     for n, height, width, small, big in SIZES:
         for layout in (torch.contiguous_format, torch.channels_last):
@@ -50,7 +56,7 @@ def test_strided_conv(compiled):
             w.requires_grad_()
             down, up = F.conv2d(b, w, None, 2, 1), F.conv_transpose2d(s, w, None, 2, 1)
             (gradient,) = torch.autograd.grad(down, w, s)
-            sizes = numbers(n, height, width, small, big)
+            sizes = numbers(n, height, width, small, big, 1)
             strides = numbers(*weight.stride())
             for tiled in (True, False):
                 found = [torch.full_like(t, torch.nan) for t in (x_small, x_big, weight)]
@@ -66,8 +72,7 @@ def test_strided_conv(compiled):
                     assert error < 3e-6, (n, height, width, small, big, layout, tiled, error)
 
 
-def test_transpose(compiled):
-    kernels = compiled("strided_conv.cpp", *SOURCES)
+def test_transpose(kernels):
     for rows, columns in ((1, 40), (3, 1024), (17, 33), (64, 64), (70, 1)):
         x, out = torch.randn(rows, columns), torch.full((columns, rows), torch.nan)
         kernels.transpose(ctypes.c_int64(rows), ctypes.c_int64(columns), address(x), address(out))

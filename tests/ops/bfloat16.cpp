@@ -1,10 +1,20 @@
-// The CPU's kernels over rows of channels in bfloat16, one instruction set's, for ctypes.
-#include "csrc/conv/conv.h"
+// The CPU's other kernels of strided convolutions in bfloat16, one instruction set's, for ctypes.
+#include "correlate.h"
 
 using namespace pygen;
 namespace kernels = pygen::PYGEN_ISA;
 
 extern "C" {
+
+void correlate(bool up, const int64_t* sizes, const int64_t* strides, const BFloat16* x, const BFloat16* weight,
+               const float* bias, int64_t activation, BFloat16* out, double* moments) {
+  pygen::correlate(kernels::kDirectBFloat16, up, sizes, strides, x, weight, bias, activation, out, moments);
+}
+
+void weight_gradient(const int64_t* sizes, const int64_t* strides, const BFloat16* small, const BFloat16* big,
+                     float* out) {
+  pygen::weight_gradient(kernels::kDirectGradientBFloat16, sizes, strides, small, big, out);
+}
 
 // Of n rows: y [n, channels], sums [3, channels] of grad * act'(y), of it times z - mean, and of z; out [2, n,
 // channels], the gradient of z with coefficients [2, channels], and grad * act'(y).
