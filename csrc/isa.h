@@ -1,34 +1,6 @@
 // Chooses, among the kernels that CMake compiled once per instruction set, those for this processor.
 #pragma once
 
-#ifdef PYGEN_AMX
-#include <cpuid.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
-
-namespace pygen {
-
-// Whether the kernels in the namespace amx are there, and the processor and the system let this process use its matrix
-// unit for bfloat16, which it has to ask for (Intel's manual of the architecture, 1, 18; the Linux kernel's
-// arch/x86/xstate).
-inline bool has_amx() {
-#ifdef PYGEN_AMX
-  static const bool has = [] {
-    constexpr unsigned kBFloat16 = 1u << 22, kTiles = 1u << 24;
-    constexpr long kAsk = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-    unsigned a, b, c, d;
-    return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & kBFloat16) && (d & kTiles) &&
-           syscall(SYS_arch_prctl, kAsk, kTileData) == 0;
-  }();
-  return has;
-#else
-  return false;
-#endif
-}
-
-}  // namespace pygen
-
 // PYGEN_BEST(kernels): `kernels` of the best of the namespaces baseline, avx2 and avx512.
 #ifdef PYGEN_X86_64
 #define PYGEN_BEST(kernels)                         \
@@ -49,3 +21,31 @@ inline bool has_avx512() {
 #else
 #define PYGEN_BEST(kernels) (::pygen::baseline::kernels)
 #endif
+
+// Where the compiler knows the matrix unit, kernels are in the namespace amx, too.
+#ifdef PYGEN_AMX
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+namespace pygen {
+
+// Whether there are such kernels, and the processor and the system let this process use the unit for bfloat16, which it
+// has to ask for (Linux: Documentation/arch/x86/xstate.rst).
+inline bool has_amx() {
+#ifdef PYGEN_AMX
+  static const bool has = [] {
+    constexpr unsigned kBFloat16 = 1u << 22, kTiles = 1u << 24;
+    constexpr long kAsk = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    unsigned a, b, c, d;
+    return has_avx512() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & kBFloat16) && (d & kTiles) &&
+           syscall(SYS_arch_prctl, kAsk, kTileData) == 0;
+  }();
+  return has;
+#else
+  return false;
+#endif
+}
+
+}  // namespace pygen

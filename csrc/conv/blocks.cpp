@@ -106,41 +106,50 @@ void finish(const Correlation<T>& a, const float* products, int64_t rows, const 
   }
 }
 
+// In one dimension: a tap, and which of `size` pixels it takes.
+struct Tap {
+  int64_t tap, from;
+};
+
+// Those that a result's pixel is the sum of.
+int taps_of(bool up, int64_t to, int64_t size, Tap (&taps)[4]) {
+  int n = 0;
+  for (int64_t tap = up ? (to + 1) % 2 : 0; tap < 4; tap += up ? 2 : 1) {
+    const int64_t from = up ? (to + 1 - tap) / 2 : 2 * to - 1 + tap;
+    if (from >= 0 && from < size) taps[n++] = {tap, from};
+  }
+  return n;
+}
+
 void run(const Correlation<T>& a, int64_t item, T* scratch) {
   const Shape shape(a);
   const int64_t block = item / a.height, y = item % a.height, begin = block % shape.blocks * kSide,
-                image = block / shape.blocks * shape.images + begin, rows = least(kSide, shape.images - begin);
-  const int64_t height = a.up ? a.height : 2 * a.height, width = a.up ? a.width : 2 * a.width,
-                scale = a.up ? 2 : 1;  // the picture that is read; the side of what a pixel writes
-  const int64_t in_stride = height * width * a.channels,
-                out_stride = scale * scale * a.height * a.width * a.out_channels;
-  const T* x = a.x + image * in_stride;
-  T* out = a.out + image * out_stride;
+                image = block / shape.blocks * shape.images + begin, images = least(kSide, shape.images - begin);
+  const int64_t scale = a.up ? 2 : 1, height = 2 * a.height / scale, width = 2 * a.width / scale;  // of x
+  const int64_t of_x = height * width * a.channels, of_out = scale * scale * a.height * a.width * a.out_channels;
+  const T* x = a.x + image * of_x;
+  T* out = a.out + image * of_out;
   float* products = reinterpret_cast<float*>(scratch);
   Step* steps = reinterpret_cast<Step*>(products + kSide * kSide);
-  const Products multiply(rows, in_stride);
+  const Products multiply(images, of_x);
   for (int64_t panel = 0; panel < shape.panels; ++panel) {
+    const float* bias = a.bias ? a.bias + panel * kSide : nullptr;
     Moments moments;
+    // All pixels of one parity first, as they take the same weights.
     for (int64_t target = 0; target < scale * scale; ++target)
-      for (int64_t column = 0; column < a.width; ++column) {
+      for (int64_t place = 0; place < a.width; ++place) {
+        const int64_t row = scale * y + target / 2, column = scale * place + target % 2;
+        Tap down[4], right[4];
+        const int n_down = taps_of(a.up, row, height, down), n_right = taps_of(a.up, column, width, right);
         int64_t n = 0;
-        const int64_t to_row = scale * y + target / 2, to_column = scale * column + target % 2;
-        // Tap i of `up` takes pixel (to + 1 - i) / 2 if that is whole, of `down` 2 * to - 1 + i.
-        for (int64_t i = a.up ? 1 - to_row % 2 : 0; i < 4; i += scale) {
-          const int64_t row = a.up ? (to_row + 1 - i) / 2 : 2 * y - 1 + i;
-          if (row < 0 || row >= height || (a.up && to_row + 1 < i)) continue;
-          for (int64_t j = a.up ? 1 - to_column % 2 : 0; j < 4; j += scale) {
-            const int64_t from = a.up ? (to_column + 1 - j) / 2 : 2 * column - 1 + j;
-            if (from < 0 || from >= width || (a.up && to_column + 1 < j)) continue;
+        for (int i = 0; i < n_down; ++i)
+          for (int j = 0; j < n_right; ++j)
             for (int64_t chunk = 0; chunk < shape.chunks; ++chunk)
-              steps[n++] = {x + (row * width + from) * a.channels + chunk * kSide,
-                            a.packed + shape.packed(panel, 4 * i + j, chunk)};
-          }
-        }
+              steps[n++] = {x + (down[i].from * width + right[j].from) * a.channels + chunk * kSide,
+                            a.packed + shape.packed(panel, 4 * down[i].tap + right[j].tap, chunk)};
         multiply.run(steps, n, false, products);
-        const int64_t at = (to_row * scale * a.width + to_column) * a.out_channels + panel * kSide;
-        finish(a, products, rows, a.bias ? a.bias + panel * kSide : nullptr, out_stride, out + at,
-               a.moments ? &moments : nullptr);
+        finish(a, products, images, bias, of_out,
+               out + (row * scale * a.width + column) * a.out_channels + panel * kSide, a.moments ? &moments : nullptr);
       }
     if (a.moments) moments.store(panel * kSide, a.out_channels, a.moments + item * (1 + 2 * a.out_channels));
   }
@@ -148,6 +157,7 @@ void run(const Correlation<T>& a, int64_t item, T* scratch) {
 
 }  // namespace
 
+// conv.h declares it for one instruction set; the tests have it for all.
 extern const CorrelationKernels<BFloat16> kBlocks;
 const CorrelationKernels<BFloat16> kBlocks = {packed_size, pack_items, pack, items, items, scratch_size, run};
 

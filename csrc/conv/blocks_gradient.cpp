@@ -126,6 +126,7 @@ void run(const WeightGradient<T>& a, int64_t item, T* scratch) {
 
 }  // namespace
 
+// conv.h declares it for one instruction set; the tests have it for all.
 extern const WeightGradientKernels<BFloat16> kBlocksGradient;
 const WeightGradientKernels<BFloat16> kBlocksGradient = {1, items, scratch_size, run, packed_size, pack_items, pack};
 

@@ -11,14 +11,14 @@ namespace {
 
 constexpr int kTaps = 16;
 
-// Down multiplies patches [positions, 16 channels] by [16 channels, out_channels]; up multiplies pixels
-// [positions, channels] by [channels, 16 out_channels] and adds what meets in one place.
 // Numbers of T in one of what is computed, packed and kept in scratch.
 template <class T>
 constexpr int64_t kUnits = sizeof(Number<T>) / sizeof(T);
 template <class T>
 constexpr bool kStoresNumbers = kUnits<T> == 1;
 
+// Down multiplies patches [positions, 16 channels] by [16 channels, out_channels]; up multiplies pixels
+// [positions, channels] by [channels, 16 out_channels] and adds what meets in one place.
 template <class T>
 struct Shape {
   using N = Number<T>;
@@ -133,20 +133,21 @@ void gather(const Correlation<T>& a, const Shape<T>& shape, const Strip& strip, 
 template <bool kSingle, class T>
 void meet(const Correlation<T>& a, const Shape<T>& shape, const Number<T>* products, int64_t first, int64_t y,
           const Number<T>* bias, const Number<T>* zeros, Number<T>* to) {
+  using N = Number<T>;
   const int64_t stride = shape.panels * shape.columns, channels = kSingle ? 1 : a.out_channels;
   const int64_t row = (y + 1) / 2 - 1, tap = y + 1 - 2 * row;
   const bool has_upper = row >= 0, has_lower = row + 1 < a.height;
-  const Number<T>*upper = has_upper ? products + (row - first) * a.width * stride : zeros,
-        *lower = has_lower ? products + (row + 1 - first) * a.width * stride : zeros;
+  const N *upper = has_upper ? products + (row - first) * a.width * stride : zeros,
+          *lower = has_lower ? products + (row + 1 - first) * a.width * stride : zeros;
   const int64_t upper_step = has_upper ? stride : 0, lower_step = has_lower ? stride : 0;
   for (int64_t x = 0; x < 2 * a.width; ++x, to += channels) {
     const int64_t column = (x + 1) / 2 - 1, next = x + 1 - 2 * column;
     const bool has_left = column >= 0, has_right = column + 1 < a.width;
     const int64_t here = (tap * 4 + next) * channels, beside = here - 2 * channels, below = 8 * channels;
-    const Number<T>*a0 = (has_left ? upper + column * upper_step : zeros) + here,
-          *a1 = (has_right ? upper + (column + 1) * upper_step : zeros) + beside,
-          *b0 = (has_left ? lower + column * lower_step : zeros) + here - below,
-          *b1 = (has_right ? lower + (column + 1) * lower_step : zeros) + beside - below;
+    const N *a0 = (has_left ? upper + column * upper_step : zeros) + here,
+            *a1 = (has_right ? upper + (column + 1) * upper_step : zeros) + beside,
+            *b0 = (has_left ? lower + column * lower_step : zeros) + here - below,
+            *b1 = (has_right ? lower + (column + 1) * lower_step : zeros) + beside - below;
     for (int64_t m = 0; m < channels; ++m) to[m] = (a0[m] + a1[m]) + (b0[m] + b1[m]) + bias[m];
   }
 }

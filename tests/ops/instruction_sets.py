@@ -50,5 +50,5 @@ INSTRUCTION_SETS = [
 MATRIX_UNIT = InstructionSet(
     "amx",
     f"{INSTRUCTION_SETS[-1].needs} amx_tile amx_bf16",
-    f"{INSTRUCTION_SETS[-1].flags} -mamx-tile -mamx-bf16 -DPYGEN_AMX",
+    f"{INSTRUCTION_SETS[-1].flags} -mamx-tile -mamx-bf16 -DPYGEN_X86_64 -DPYGEN_AMX",
 )
