@@ -37,47 +37,27 @@ class Products {
 
   // out [rows, kSide], or what is added to it.
   void run(const Step* steps, int64_t n, bool adds, float* out) const {
-    is_tall_ ? run_tall(steps, n, adds, out) : run_short(steps, n, adds, out);
+    is_tall_ ? run_halves<2>(steps, n, adds, out) : run_halves<1>(steps, n, adds, out);
   }
 
  private:
-  static constexpr int64_t kRow = kSide * sizeof(float), kRightRow = kSide * sizeof(BFloat16);
-
-  void run_tall(const Step* steps, int64_t n, bool adds, float* out) const {
+  template <int kHalves>
+  void run_halves(const Step* steps, int64_t n, bool adds, float* out) const {
+    constexpr int64_t kRow = kSide * sizeof(float), kRightRow = kSide * sizeof(BFloat16);
     float* lower = out + kHalf * kSide;
-    if (adds) {
-      _tile_loadd(0, out, kRow);
-      _tile_loadd(1, out + kHalf, kRow);
-      _tile_loadd(2, lower, kRow);
-      _tile_loadd(3, lower + kHalf, kRow);
-    } else {
-      _tile_zero(0);
-      _tile_zero(1);
+    _tile_zero(0);
+    _tile_zero(1);
+    if constexpr (kHalves == 2) {
       _tile_zero(2);
       _tile_zero(3);
     }
-    for (const Step* step = steps; step < steps + n; ++step) {
-      _tile_loadd(4, step->left, stride_);
-      _tile_loadd(6, step->right, kRightRow);
-      _tile_dpbf16ps(0, 4, 6);
-      _tile_loadd(7, step->right + kHalf * kSide, kRightRow);
-      _tile_dpbf16ps(1, 4, 7);
-      _tile_loadd(5, reinterpret_cast<const char*>(step->left) + kHalf * stride_, stride_);
-      _tile_dpbf16ps(2, 5, 6);
-      _tile_dpbf16ps(3, 5, 7);
-    }
-    _tile_stored(0, out, kRow);
-    _tile_stored(1, out + kHalf, kRow);
-    _tile_stored(2, lower, kRow);
-    _tile_stored(3, lower + kHalf, kRow);
-  }
-  void run_short(const Step* steps, int64_t n, bool adds, float* out) const {
     if (adds) {
       _tile_loadd(0, out, kRow);
       _tile_loadd(1, out + kHalf, kRow);
-    } else {
-      _tile_zero(0);
-      _tile_zero(1);
+      if constexpr (kHalves == 2) {
+        _tile_loadd(2, lower, kRow);
+        _tile_loadd(3, lower + kHalf, kRow);
+      }
     }
     for (const Step* step = steps; step < steps + n; ++step) {
       _tile_loadd(4, step->left, stride_);
@@ -85,9 +65,18 @@ class Products {
       _tile_dpbf16ps(0, 4, 6);
       _tile_loadd(7, step->right + kHalf * kSide, kRightRow);
       _tile_dpbf16ps(1, 4, 7);
+      if constexpr (kHalves == 2) {
+        _tile_loadd(5, reinterpret_cast<const char*>(step->left) + kHalf * stride_, stride_);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+      }
     }
     _tile_stored(0, out, kRow);
     _tile_stored(1, out + kHalf, kRow);
+    if constexpr (kHalves == 2) {
+      _tile_stored(2, lower, kRow);
+      _tile_stored(3, lower + kHalf, kRow);
+    }
   }
 
   int64_t stride_;
