@@ -35,6 +35,12 @@ def test_extension_serves_normal():
 
 
 @pytest.mark.skipif(native is None, reason=f"no compiled kernels: {pygen.ops.native_error}")
+def test_extension_is_found_by_whatever_is_imported_first():
+    code = "import pygen.ops; assert pygen.ops.native, pygen.ops.native_error"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.skipif(native is None, reason=f"no compiled kernels: {pygen.ops.native_error}")
 def test_extension_holds_no_build_path():
     binary = Path(native.__file__).read_bytes()
     assert (

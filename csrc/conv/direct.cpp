@@ -158,7 +158,7 @@ void moments_of(int64_t channels, int64_t n, const T* rows, double* moments) {
   std::memset(sums, 0, 2 * channels * sizeof(double));
   for (int64_t i = 0; i < n; ++i)
     for (int64_t m = 0; m < channels; ++m) {
-      const double difference = static_cast<double>(number(rows[i * channels + m])) - number(rows[m]);
+      const double difference = static_cast<double>(rows[i * channels + m]) - rows[m];
       sums[m] += difference;
       squares[m] += difference * difference;
     }
@@ -166,7 +166,7 @@ void moments_of(int64_t channels, int64_t n, const T* rows, double* moments) {
   for (int64_t m = 0; m < channels; ++m) {
     const double rest = squares[m] - sums[m] * sums[m] / n;
     squares[m] = rest > 0 ? rest : 0;
-    sums[m] = number(rows[m]) + sums[m] / n;
+    sums[m] = rows[m] + sums[m] / n;
   }
 }
 
@@ -245,7 +245,8 @@ void run(const Correlation<T>& a, int64_t item, T* scratch) {
       activate<N>(a.activation, a.slope, &lanes, 1);
       store(lanes, numbers - i, out + i);
     }
-  if (a.moments) moments_of(a.out_channels, numbers / a.out_channels, out, a.moments + item * (1 + 2 * a.out_channels));
+  if (a.moments)
+    moments_of(a.out_channels, numbers / a.out_channels, results, a.moments + item * (1 + 2 * a.out_channels));
 }
 
 template <class T>

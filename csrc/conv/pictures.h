@@ -1,5 +1,5 @@
 // Pictures and weights as the bindings of strided convolutions see them: any memory format and precision outside, NHWC
-// in float or double inside, or in bfloat16 where the processor multiplies it.
+// inside, in float or double, or in bfloat16 where kernels take that from memory.
 #pragma once
 #include <algorithm>
 #include <array>

@@ -144,8 +144,10 @@ def _members(convolution: nn.Module, x: Tensor) -> tuple[nn.Module, ...]:
         link is None
         or type(x) not in (Tensor, nn.Parameter)
         or "weight" not in convolution._parameters
-        # Exported programs consist of PyTorch's operators alone, and sizes would be among them.
+        # Exported programs consist of PyTorch's operators alone, and sizes would be among them. So does torch.compile's
+        # input: it fuses what follows a convolution itself.
         or torch.jit.is_tracing()  # type: ignore[attr-defined]
+        or torch.compiler.is_compiling()
     ):
         return ()
     # Then what is cheap to see: a small layer takes little more time than the other checks.
@@ -163,8 +165,6 @@ def _members(convolution: nn.Module, x: Tensor) -> tuple[nn.Module, ...]:
         or modules[0] is not convolution
         or any(altered(m) or not hasattr(m, "accelerates") for m in modules)
         or _has_any_global_hook()
-        # torch.compile fuses what follows a convolution itself.
-        or torch.compiler.is_compiling()
         # vmap and derivatives in forward mode know no operators of ours.
         or torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0

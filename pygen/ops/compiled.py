@@ -3,6 +3,8 @@
 from pathlib import Path
 from types import ModuleType
 
+import torch  # noqa: F401 - loads the libraries that the module is linked to
+
 native: ModuleType | None
 native_error: str | None
 try:

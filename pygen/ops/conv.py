@@ -61,6 +61,7 @@ class _Norm(NamedTuple):
         """
         dtype = statistics_dtype(weight.dtype)
         running_mean, running_var = cast(Tensor, self.running_mean), cast(Tensor, self.running_var)
+        running_mean = running_mean.to(dtype)
         scale = (running_var.to(dtype) + self.eps).rsqrt()
         if self.weight is not None:
             scale = scale * self.weight

@@ -30,7 +30,7 @@ _MULTIPLIED = {"cpu": (torch.bfloat16,) if native and native.cpu_matrix_unit els
 _LEAST_PICTURES, _CHANNELS = 4, 32
 # Of the smaller picture, from which on a pass over the weights costs less than leaving the layer to PyTorch.
 _LEAST_PIXELS = 128
-# For which PyTorch's transposed convolution in half precision is slow.
+# A picture's channels, for which PyTorch's convolutions in half precision are slow.
 _FEW_MAPS = 4
 
 Pair = int | tuple[int, int]

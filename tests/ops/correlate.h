@@ -1,10 +1,30 @@
 // What the tests' libraries for ctypes share: the kernels of strided convolutions called item by item.
 #pragma once
+#include <cstdlib>
 #include <vector>
 
 #include "csrc/conv/conv.h"
 
 namespace pygen {
+
+// Memory for `size` numbers that ends the program if more were written.
+template <class T>
+class Exactly {
+ public:
+  explicit Exactly(int64_t size) : bytes_(size * sizeof(T)), memory_(bytes_ + kGuard, kMark) {}
+  Exactly(const Exactly&) = delete;
+  ~Exactly() {
+    for (size_t i = bytes_; i < memory_.size(); ++i)
+      if (memory_[i] != kMark) std::abort();
+  }
+  T* data() { return reinterpret_cast<T*>(memory_.data()); }
+
+ private:
+  static constexpr size_t kGuard = 256;
+  static constexpr unsigned char kMark = 0xa5;
+  size_t bytes_;
+  std::vector<unsigned char> memory_;
+};
 
 // sizes: images, height, width, small and big channels, parts; strides of the weight: small, big, row, column. Moments
 // [parts, 2, out_channels], or null: mean and variance.
@@ -19,7 +39,7 @@ void correlate(const CorrelationKernels<T>& k, bool up, const int64_t* sizes, co
   const int64_t summaries = k.summaries(a), size = 1 + 2 * a.out_channels;
   std::vector<double> all(summaries * size);
   if (moments) a.moments = all.data();
-  std::vector<T> packed(k.packed_size(a)), scratch(k.scratch_size(a));
+  Exactly<T> packed(k.packed_size(a)), scratch(k.scratch_size(a));
   for (int64_t item = 0; item < k.pack_items(a); ++item)
     k.pack(a, {weight, strides[0], strides[1], strides[2], strides[3]}, item, packed.data());
   a.packed = packed.data();
@@ -47,7 +67,7 @@ void weight_gradient(const WeightGradientKernels<T>& k, const int64_t* sizes, co
   a.parts = 1 + a.images % 2;  // that are computed at a time
   a.small = small, a.big = big;
   a.out = {out, strides[0], strides[1], strides[2], strides[3]};
-  std::vector<T> packed(k.pack ? k.packed_size(a) : 0), scratch(k.scratch_size(a));
+  Exactly<T> packed(k.pack ? k.packed_size(a) : 0), scratch(k.scratch_size(a));
   for (int64_t item = 0; k.pack && item < k.pack_items(a); ++item) k.pack(a, item, packed.data());
   a.packed = packed.data();
   for (int64_t item = 0; item < k.items(a); ++item) k.run(a, item, scratch.data());

@@ -43,12 +43,13 @@ def test_bfloat16_is_no_worse_than_eager_under_autocast(transposed):
         assert ours**0.5 <= 1.1 * eagers**0.5, name
 
 
+needs_matrix_unit = pytest.mark.skipif(
+    not (native and native.cpu_matrix_unit), reason="no kernels for a matrix unit of this CPU"
+)
 WIDE = Layer(batch=12, inputs=32, outputs=64, sides=(6, 8), activation="leaky_relu")
 
 
-@pytest.mark.skipif(
-    not (native and native.cpu_matrix_unit), reason="no kernels for a matrix unit of this CPU"
-)
+@needs_matrix_unit
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("norm", NORMS)
 def test_bfloat16_by_a_matrix_unit(norm, transposed):
@@ -75,6 +76,29 @@ def test_bfloat16_by_a_matrix_unit(norm, transposed):
                 squares[name][column] += (value.double() - exact[name]).square().sum().item()
     for name, (ours, eagers) in squares.items():
         assert ours**0.5 <= 1.1 * eagers**0.5, name
+
+
+@needs_matrix_unit
+@pytest.mark.parametrize(
+    ("change", "has_kernel"),
+    [
+        ({"batch": 4}, True),
+        ({"batch": 3}, False),
+        ({"inputs": 1}, True),
+        ({"outputs": 4}, True),
+        ({"outputs": 5}, False),
+        ({"inputs": 48}, False),
+    ],
+)
+def test_what_a_matrix_unit_leaves_to_pytorch(change, has_kernel):
+    layer = replace(WIDE, norm="none", activation="none", **change)
+    exact = results(layer, torch.float64, eager)
+    with OperatorCalls() as called:
+        found = results(layer, torch.bfloat16, fused)
+    assert bool(called.named("pygen.")) == has_kernel
+    for name, value in found.items():
+        error = (value.double() - exact[name]).abs().max()
+        assert error <= 4 * torch.finfo(torch.bfloat16).eps * exact[name].abs().max(), name
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
