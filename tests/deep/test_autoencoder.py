@@ -25,9 +25,8 @@ def fitted(digits):
 def test_first_loss_is_the_formula(loss, digits):
     x = digits[0]
     networks = {"encoder": MLPEncoder((1, 8, 8), 3), "decoder": MLPDecoder(3, (1, 8, 8))}
-    model = Autoencoder(
-        3, loss=loss, max_steps=1, batch_size=400, validation_fraction=0, **networks
-    ).fit(x)
+    options = {"max_steps": 1, "batch_size": 400, "validation_fraction": 0, "precision": "float32"}
+    model = Autoencoder(3, loss=loss, **options, **networks).fit(x)
     with torch.no_grad():
         made = networks["decoder"](networks["encoder"](x)).double().sigmoid()
     function = functional.mse_loss if loss == "mse" else functional.binary_cross_entropy

@@ -53,9 +53,8 @@ def same_weights(a, b):
 def test_a_step_is_its_five_parts(loss, conditional, digits):
     """By hand, with plain autograd and Adam's own steps."""
     x, y = digits[0][:32], digits[1][:32] if conditional else None
-    task = task_of(
-        small(loss=loss, conditional=conditional, gradient_penalty=1e-12), x, digits[1][:32]
-    )
+    options = {"gradient_penalty": 1e-12, "precision": "float32"}
+    task = task_of(small(loss=loss, conditional=conditional, **options), x, digits[1][:32])
     y = None if y is None else torch.searchsorted(torch.from_numpy(task.model.classes_), y)
     generator, discriminator = (
         copy.deepcopy(task.networks[n]) for n in ("generator", "discriminator")
