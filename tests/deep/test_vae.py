@@ -107,9 +107,8 @@ def test_importance_weighting_rises_from_the_bound(fitted, digits, likelihood):
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_the_loss_is_minus_the_bound(digits, likelihood):
     x = digits[0][:100]
-    model = small(
-        likelihood=likelihood, max_steps=1, batch_size=100, validation_fraction=0, metric=None
-    )
+    options = {"max_steps": 1, "batch_size": 100, "validation_fraction": 0, "precision": "float32"}
+    model = small(likelihood=likelihood, metric=None, **options)
     encoder, decoder = model.encoder, model.decoder
     line = model.fit(x).history_[0]
     model.encoder_, model.decoder_ = encoder, decoder  # before the step
