@@ -3,6 +3,7 @@
 // Sums run in an order that depends on the sizes alone, never on the threads.
 #include "activation.h"
 #include "matrix.h"
+#include "moments.h"
 
 namespace pygen::PYGEN_ISA {
 namespace {
@@ -67,24 +68,9 @@ int64_t scratch_size(const Correlation<T>& a) {
   return (kSide * kSide * sizeof(float) + kTaps * Shape(a).chunks * sizeof(Step)) / sizeof(T);
 }
 
-// Sums of what a panel's channels have got, about its first values.
-struct Moments {
-  Lanes shift[kVectors], sum[kVectors] = {}, squares[kVectors] = {};
-  int64_t n = 0;
-
-  void store(int64_t channel, int64_t channels, double* moments) const {
-    if (channel == 0) moments[0] = static_cast<double>(n);
-    for (int64_t i = 0; i < kSide; ++i) {
-      const double part = sum[i / kLanes<T>][i % kLanes<T>], square = squares[i / kLanes<T>][i % kLanes<T>];
-      moments[1 + channel + i] = shift[i / kLanes<T>][i % kLanes<T>] + part / n;
-      moments[1 + channels + channel + i] = square > part * part / n ? square - part * part / n : 0;
-    }
-  }
-};
-
-// A pixel's results of `rows` images, from their products.
+// A pixel's results of `rows` images, from their products; moments [kVectors], or null.
 void finish(const Correlation<T>& a, const float* products, int64_t rows, const float* bias, int64_t stride, T* to,
-            Moments* moments) {
+            Moments<float>* moments) {
   for (int64_t row = 0; row < rows; ++row, products += kSide, to += stride) {
     Lanes values[kVectors];
     for (int64_t v = 0; v < kVectors; ++v) {
@@ -95,14 +81,7 @@ void finish(const Correlation<T>& a, const float* products, int64_t rows, const 
     }
     activate<float>(a.activation, a.slope, values, kVectors);
     for (int64_t v = 0; v < kVectors; ++v) Vector<T>::store(values[v], to + v * kLanes<T>);
-    if (moments) {
-      if (moments->n++ == 0) std::memcpy(moments->shift, values, sizeof values);
-      for (int64_t v = 0; v < kVectors; ++v) {
-        const Lanes difference = values[v] - moments->shift[v];
-        moments->sum[v] += difference;
-        moments->squares[v] += difference * difference;
-      }
-    }
+    for (int64_t v = 0; moments && v < kVectors; ++v) moments[v].add(values[v]);
   }
 }
 
@@ -134,7 +113,7 @@ void run(const Correlation<T>& a, int64_t item, T* scratch) {
   const Products multiply(images, of_x);
   for (int64_t panel = 0; panel < shape.panels; ++panel) {
     const float* bias = a.bias ? a.bias + panel * kSide : nullptr;
-    Moments moments;
+    Moments<float> moments[kVectors];
     // All pixels of one parity first, as they take the same weights.
     for (int64_t target = 0; target < scale * scale; ++target)
       for (int64_t place = 0; place < a.width; ++place) {
@@ -149,9 +128,11 @@ void run(const Correlation<T>& a, int64_t item, T* scratch) {
                             a.packed + shape.packed(panel, 4 * down[i].tap + right[j].tap, chunk)};
         multiply.run(steps, n, false, products);
         finish(a, products, images, bias, of_out,
-               out + (row * scale * a.width + column) * a.out_channels + panel * kSide, a.moments ? &moments : nullptr);
+               out + (row * scale * a.width + column) * a.out_channels + panel * kSide, a.moments ? moments : nullptr);
       }
-    if (a.moments) moments.store(panel * kSide, a.out_channels, a.moments + item * (1 + 2 * a.out_channels));
+    for (int64_t v = 0; a.moments && v < kVectors; ++v)
+      moments[v].store(panel * kSide + v * kLanes<T>, kLanes<T>, a.out_channels,
+                       a.moments + item * (1 + 2 * a.out_channels));
   }
 }
 

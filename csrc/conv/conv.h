@@ -17,6 +17,11 @@ struct BFloat16 {
 // What T is computed in.
 template <class T>
 using Number = std::conditional_t<std::is_same_v<T, BFloat16>, float, T>;
+// How many of T take the memory of one of these.
+template <class T>
+constexpr int64_t kUnits = sizeof(Number<T>) / sizeof(T);
+template <class T>
+constexpr bool kStoresNumbers = kUnits<T> == 1;
 
 template <class T>
 struct Weight {

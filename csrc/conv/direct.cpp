@@ -11,12 +11,6 @@ namespace {
 
 constexpr int kTaps = 16;
 
-// Numbers of T in one of what is computed, packed and kept in scratch.
-template <class T>
-constexpr int64_t kUnits = sizeof(Number<T>) / sizeof(T);
-template <class T>
-constexpr bool kStoresNumbers = kUnits<T> == 1;
-
 // Down multiplies patches [positions, 16 channels] by [16 channels, out_channels]; up multiplies pixels
 // [positions, channels] by [channels, 16 out_channels] and adds what meets in one place.
 template <class T>

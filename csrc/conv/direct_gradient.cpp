@@ -27,8 +27,7 @@ int64_t items(const WeightGradient<T>& a) {
 
 template <class T>
 int64_t scratch_size(const WeightGradient<T>& a) {
-  constexpr int64_t kUnits = sizeof(Number<T>) / sizeof(T);
-  return (patch_size(a) * (kPatches + kChunk + kColumns<T>)+kChunk * kColumns<T>)*kUnits;
+  return (patch_size(a) * (kPatches + kChunk + kColumns<T>)+kChunk * kColumns<T>)*kUnits<T>;
 }
 
 // Patches of some positions, left [patch / high, count, high].
@@ -36,7 +35,7 @@ template <class T>
 void gather(const WeightGradient<T>& a, int64_t first, int64_t count, T* patches, Number<T>* left) {
   const int64_t size = patch_size(a), picture = 4 * a.height * a.width * a.big_channels;
   constexpr int64_t kRow = kHigh<Number<T>>;
-  const bool is_short = std::is_same_v<T, Number<T>> && size == kRow;  // then left is as patches are
+  const bool is_short = kStoresNumbers<T> && size == kRow;  // then left is as patches are
   int64_t x = first % a.width, y = first / a.width % a.height;
   const T* from = a.big + first / (a.height * a.width) * picture;
   for (int64_t begin = 0; begin < count; begin += kPatches) {
@@ -71,7 +70,7 @@ void run(const WeightGradient<T>& a, int64_t item, T* scratch) {
     const int64_t count = least(kChunk, positions - first);
     gather(a, first, count, patches, left);
     const T* pixels = a.small + first * a.small_channels + channel;
-    const bool is_right = std::is_same_v<T, N> && channels == kColumns<T>;
+    const bool is_right = kStoresNumbers<T> && channels == kColumns<T>;
     for (int64_t i = 0; !is_right && i < count; ++i)
       for (int64_t c = 0; c < kColumns<T>; c += kLanes<T>) {
         typename Vector<T>::Lanes lanes;

@@ -30,6 +30,7 @@ class Products {
     const uint8_t heights[] = {upper, upper, lower, lower, upper, lower, kHalf, kHalf};
     for (int i = 0; i < 8; ++i)
       if (heights[i] > 0) tiles.rows[i] = heights[i], tiles.bytes[i] = 64;
+    stored(&tiles);
     _tile_loadconfig(&tiles);
   }
   Products(const Products&) = delete;
@@ -37,10 +38,14 @@ class Products {
 
   // out [rows, kSide], or what is added to it.
   void run(const Step* steps, int64_t n, bool adds, float* out) const {
+    stored(steps);
     is_tall_ ? run_halves<2>(steps, n, adds, out) : run_halves<1>(steps, n, adds, out);
   }
 
  private:
+  // GCC's intrinsics do not say what memory they read: stores to it must not be put off, or left out.
+  static void stored(const void* memory) { asm volatile("" : : "r"(memory) : "memory"); }
+
   template <int kHalves>
   void run_halves(const Step* steps, int64_t n, bool adds, float* out) const {
     constexpr int64_t kRow = kSide * sizeof(float), kRightRow = kSide * sizeof(BFloat16);

@@ -2,6 +2,7 @@
 // the namespace. Sums run in an order that depends on the sizes alone, never on the threads.
 #include "activation.h"
 #include "conv.h"
+#include "moments.h"
 #include "transform.h"
 
 namespace pygen::PYGEN_ISA {
@@ -172,40 +173,23 @@ void transform(const Correlation<T>& a, int64_t tiles, const Windows<T>& windows
   }
 }
 
-// Sums of what a vector of channels has got, about its first pixel.
+// Adds a tile, all or what lies in the picture.
 template <class T>
-struct Moments {
-  using Lanes = typename Vector<T>::Lanes;
-  Lanes shift, sum, squares;
-  int64_t n = 0;
-
-  // Of a tile, all or what lies in the picture.
-  inline __attribute__((always_inline)) void add(const Lanes (&values)[kTile * kTile], int64_t rows, int64_t columns) {
-    if (n == 0) {
-      shift = values[0];
-      sum = squares = Lanes{};
-    }
-    const bool is_whole = rows >= kTile && columns >= kTile;
-    Lanes more = sum, more_squares = squares;
+inline __attribute__((always_inline)) void add(const typename Vector<T>::Lanes (&values)[kTile * kTile], int64_t rows,
+                                               int64_t columns, Moments<T>& moments) {
+  if (moments.n == 0) moments.shift = values[0];
+  const bool is_whole = rows >= kTile && columns >= kTile;
+  typename Vector<T>::Lanes more = moments.sum, more_squares = moments.squares;
 #pragma GCC unroll 16
-    for (int i = 0; i < kTile * kTile; ++i)
-      if (is_whole || (i / kTile < rows && i % kTile < columns)) {
-        const Lanes difference = values[i] - shift;
-        more += difference;
-        more_squares += difference * difference;
-      }
-    sum = more, squares = more_squares;
-    n += least(kTile, rows) * least(kTile, columns);
-  }
-  void store(int64_t channel, int64_t count, int64_t channels, double* moments) const {
-    if (channel == 0) moments[0] = static_cast<double>(n);
-    for (int64_t i = 0; i < least(count, kLanes<T>); ++i) {
-      const double part = sum[i];
-      moments[1 + channel + i] = shift[i] + part / n;
-      moments[1 + channels + channel + i] = squares[i] > part * part / n ? squares[i] - part * part / n : 0;
+  for (int i = 0; i < kTile * kTile; ++i)
+    if (is_whole || (i / kTile < rows && i % kTile < columns)) {
+      const typename Vector<T>::Lanes difference = values[i] - moments.shift;
+      more += difference;
+      more_squares += difference * difference;
     }
-  }
-};
+  moments.sum = more, moments.squares = more_squares;
+  moments.n += least(kTile, rows) * least(kTile, columns);
+}
 
 // Results of the tiles of an item and a vector of output channels from products [products, rows, columns].
 template <class T>
@@ -251,7 +235,7 @@ void results(const Correlation<T>& a, const Shape<T>& shape, int64_t first, int6
         for (int s = 0; s < kTile && s < columns_left; ++s)
           store<T>(values[r * kTile + s], channels, to + r * down + s * right);
     }
-    if (moments) sums.add(values, rows_left, columns_left);
+    if (moments) add<T>(values, rows_left, columns_left, sums);
   }
   if (moments) sums.store(channel, channels, a.out_channels, moments);
 }

@@ -6,11 +6,12 @@ import pytest
 import torch
 from operator_calls import OperatorCalls
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 from torch.autograd import forward_ad
 from torch.nn.utils import parametrizations
 
 import pygen
-from pygen.nn import accelerated
+from pygen.nn import accelerated, accelerated_layers
 
 # A convolution, the sides of a map for which it has a faster way, and others.
 CASES = {
@@ -135,3 +136,27 @@ def test_a_parametrisation_registered_after(follows):
     x = torch.randn(8, 64, 8, 8)
     torch.testing.assert_close(pair[1](x), pair[0](x), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(dict(pair[1].named_buffers()), dict(pair[0].named_buffers()))
+
+
+def test_one_compilation_serves_further_calls():
+    layer = pair("doubles", torch.float32)[1]
+    counter = CompileCounter()
+    compiled = torch.compile(layer, backend=counter)
+    for _ in range(3):
+        compiled(torch.randn(16, 64, 16, 16))
+    assert counter.frame_count == 1
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_few_products_are_left_to_pytorch(dtype, monkeypatch):
+    """Of half precision, where the CPU has instructions for it."""
+    monkeypatch.setattr(
+        accelerated_layers, "is_left_to_pytorch", lambda x: x.dtype != torch.float32
+    )
+    layer = pair("doubles", dtype)[1]
+    one, least = 16 * 16 * layer.weight.numel(), accelerated_layers._LEAST_PRODUCTS[dtype][0]
+    with torch.no_grad():
+        for n in (1, 2, 4, 8, 16, 32):
+            x = torch.randn(n, 64, 16, 16, dtype=dtype)
+            assert bool(accelerated_layers._members(layer, x)) == (n * one >= least)
